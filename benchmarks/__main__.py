@@ -1,0 +1,41 @@
+"""`make bench`: every benchmark, one JSON object a line on stdout; names as arguments run a part."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+
+from benchmarks import dataprep, demo, ingest, scoring
+
+Line = dict[str, object]
+BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
+    "ingest_records_per_s": lambda: [ingest.bench_ingest()],
+    "dataprep_records_per_s": lambda: [dataprep.bench_dataprep_speed()],
+    "dataprep_peak_mb_100k": lambda: [dataprep.bench_dataprep_peak(100_000)],
+    "dataprep_peak_mb_1m": lambda: [dataprep.bench_dataprep_peak(1_000_000)],
+    "incremental_ratio": lambda: [dataprep.bench_incremental_ratio()],
+    "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
+    "noop_run_s": demo.bench_noop_run,
+    "demo_one_candidate_wall_s": demo.bench_one_candidate,
+    "demo_wall_s": demo.bench_demo,
+}
+# Measured in the same run as another one, so that the share belongs to that wall time.
+ALIASES = {"orchestration_share": "demo_wall_s"}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all; 2 for an unknown name."""
+    unknown = [name for name in names if name not in BENCHES and name not in ALIASES]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}. Known: {', '.join([*BENCHES, *ALIASES])}", file=sys.stderr)
+        return 2
+    chosen = dict.fromkeys(ALIASES.get(name, name) for name in names) if names else BENCHES
+    for name in chosen:
+        for line in BENCHES[name]():
+            print(json.dumps(line), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

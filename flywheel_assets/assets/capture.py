@@ -1,0 +1,54 @@
+"""Capture: what the trace store holds, observed. Records themselves are read by `datasets.records`."""
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.core import graph
+from flywheel_assets.partitions import WORKLOAD
+from flywheel_assets.resources.flywheel import Flywheel
+
+
+def capture_assets() -> list[dg.SourceAsset]:
+    """The `traces` asset."""
+
+    @dg.observable_source_asset(
+        key=asset_key(graph.TRACES),
+        group_name=graph.BY_NAME[graph.TRACES].group,
+        partitions_def=WORKLOAD,
+        description="Production traffic in the trace store. Its data version is the store's watermark, in ingestion order.",
+        tags={"dagster/kind/sqlite": "", "dagster/kind/json": ""},
+    )
+    def traces(flywheel: dg.ResourceParam[Flywheel]) -> dg.DataVersionsByPartition:
+        """Where the trace store stands, workload by workload."""
+        return dg.DataVersionsByPartition({s.slug: dg.DataVersion(s.watermark) for s in flywheel.traces.workloads()})
+
+    return [traces]
+
+
+def observe_traces(instance: dg.DagsterInstance, flywheel: Flywheel) -> list[str]:
+    """Register new workloads as partitions and report where each stands; the slugs whose watermark moved.
+
+    Reports nothing that the event log already knows, so it may be called as often as anyone likes.
+    """
+    summaries = {summary.slug: summary for summary in flywheel.traces.workloads()}
+    unknown = sorted(set(summaries) - set(instance.get_dynamic_partitions(WORKLOAD.name or "")))
+    # sqlite takes at most about 36,000 keys at once ("too many SQL variables").
+    for start in range(0, len(unknown), 10_000):
+        instance.add_dynamic_partitions(WORKLOAD.name or "", unknown[start : start + 10_000])
+    key = asset_key(graph.TRACES)
+    seen = instance.event_log_storage.get_latest_tags_by_partition(
+        key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], asset_partitions=sorted(summaries)
+    )
+    moved = [slug for slug, s in summaries.items() if seen.get(slug, {}).get(DATA_VERSION_TAG) != s.watermark]
+    for slug in moved:
+        summary = summaries[slug]
+        instance.report_runless_asset_event(
+            dg.AssetObservation(
+                asset_key=key,
+                partition=slug,
+                metadata={"records": summary.count, "watermark": summary.watermark, "workload_id": summary.workload_id},
+                tags={DATA_VERSION_TAG: summary.watermark},
+            )
+        )
+    return moved

@@ -1,0 +1,265 @@
+"""Datasets: from traffic to what a candidate is trained on and examined on.
+
+The work is in `core.datasets`; here it is wired to the trace store and the artifact store.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import orjson
+
+from flywheel_assets.assets.metadata import bullet_table, jsonl_preview
+from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
+from flywheel_assets.assets.specs import check_spec, spec
+from flywheel_assets.core import datasets as core
+from flywheel_assets.core import graph
+from flywheel_assets.resources.artifacts import Artifact, Made
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import train_only_sources
+from flywheel_assets.settings import Settings
+
+PROFILE_FILE = "profile.json"
+_SHOWN_TOOLS = 50
+
+
+def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """`records`, `workload_profile`, `datasets/base` and `datasets/train`."""
+
+    @dg.multi_asset(
+        specs=[
+            spec(
+                settings,
+                graph.RECORDS,
+                description="Validated, exactly de-duplicated records in segments, and a quarantine with the reasons. "
+                "Incremental: reads what came after its watermark.",
+                kinds=["json", "parquet"],
+            )
+        ],
+        check_specs=[
+            check_spec(
+                "well_formed",
+                graph.RECORDS,
+                "At least one record is usable, and the index agrees with the segments.",
+                settings,
+            )
+        ],
+    )
+    def records(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+        yield from publish(context, flywheel, [graph.RECORDS], _update_records, {graph.RECORDS: _describe_records})
+
+    @dg.multi_asset(
+        specs=[
+            spec(
+                settings,
+                graph.PROFILE,
+                description="What kind of LLM call this is: type, tools, lengths, teachers, sources.",
+                kinds=["json"],
+            )
+        ],
+        check_specs=[
+            check_spec(
+                "supported_type",
+                graph.PROFILE,
+                "Tool calling or generic text; image, audio and non-chat traffic is refused.",
+                settings,
+            )
+        ],
+    )
+    def workload_profile(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+        yield from publish(context, flywheel, [graph.PROFILE], _profile, {graph.PROFILE: _describe_profile})
+
+    @dg.multi_asset(
+        specs=[
+            spec(
+                settings,
+                graph.BASE,
+                description="Eval rows: OpenAI requests with the reference answer, and the row manifest. Sides are sticky: "
+                "a conversation once trained on is never examined on.",
+                kinds=["json", "parquet"],
+            ),
+            spec(
+                settings,
+                graph.TRAIN,
+                description="Training and validation rows (prompt, completion, tools), read by `datasets.load_dataset`.",
+                kinds=["json", "huggingface"],
+            ),
+        ],
+        check_specs=[
+            check_spec("enough_records", graph.BASE, "At least split.min_total_records usable records.", settings),
+            check_spec("no_leakage", graph.BASE, "No conversation cluster, prompt or conversation on both sides.", settings),
+            check_spec("schema_valid", graph.BASE, "Every row is complete and parses.", settings),
+            check_spec("schema_valid", graph.TRAIN, "Every row is complete and parses.", settings),
+        ],
+        can_subset=False,
+    )
+    def datasets(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+        yield from publish(
+            context,
+            flywheel,
+            [graph.BASE, graph.TRAIN],
+            _build_datasets,
+            {graph.BASE: _describe_base, graph.TRAIN: _describe_train},
+        )
+
+    return [records, workload_profile, datasets]
+
+
+def _update_records(work: Work) -> Mapping[str, Outcome]:
+    """Read what came after the watermark of the previous version; from the start if the settings changed meaning."""
+    flywheel, workload = work.flywheel, work.partition.workload
+    until = work.inputs[graph.RECORDS].versions[f"{graph.TRACES}@{workload}"]
+    previous = _continuable(work, graph.RECORDS)
+    since = None if previous is None else previous.summary["watermark"]
+    out = work.draft(graph.RECORDS).path
+    summary = core.update_records(
+        previous.path if previous else None,
+        flywheel.traces.read_after(workload, since, until=until),
+        out,
+        max_bytes=flywheel.settings.local.max_record_bytes,
+    )
+    work.context.log.info(
+        f"{summary.records:,} records ({summary.new_rows:,} new, {summary.duplicates:,} duplicates, "
+        f"{sum(summary.rejected.values()):,} in quarantine)"
+    )
+    check = core.check_well_formed(out)
+    made = Made(summary.data_version, {**summary.to_json(), "watermark": until})
+    return {graph.RECORDS: Outcome(made, [_outcome("well_formed", check)])}
+
+
+def _profile(work: Work) -> Mapping[str, Outcome]:
+    """What the records are. Lines the trace store refused count too: a workload of pure non-chat traffic has no others."""
+    workload = work.partition.workload
+    refused = {count.reason: count.count for count in work.flywheel.traces.rejects(workload)}
+    profile = core.profile_workload(work.upstream(graph.RECORDS).path, refused=refused)
+    content = profile.to_json()
+    encoded = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    (work.draft(graph.PROFILE).path / PROFILE_FILE).write_bytes(encoded)
+    check = CheckOutcome("supported_type", profile.supported, profile.reason or f"a {profile.type} workload")
+    summary = {key: content[key] for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records")}
+    return {graph.PROFILE: Outcome(Made(hashlib.sha256(encoded).hexdigest()[:32], summary), [check])}
+
+
+def _build_datasets(work: Work) -> Mapping[str, Outcome]:
+    """Split and write. Which side a conversation is on is remembered by the previous version, and never changes."""
+    workload = work.partition.workload
+    split = work.flywheel.settings.split_for(workload)
+    train_only = train_only_sources(work.flywheel.settings, workload)
+    base, train = work.draft(graph.BASE).path, work.draft(graph.TRAIN).path
+    previous_base, previous_train = work.previous(graph.BASE), work.previous(graph.TRAIN)
+    try:
+        summary = core.build_datasets(
+            work.upstream(graph.RECORDS).path,
+            previous_base.path if previous_base else None,
+            base,
+            train,
+            workload=workload,
+            policy=core.SplitPolicy(
+                eval_size=split.eval_size,
+                val_ratio=split.val_ratio,
+                min_total_records=split.min_total_records,
+                limit=split.limit,
+                random_seed=split.random_seed,
+                strategy=split.strategy,
+                rare_class_rows=split.rare_class_rows,
+                train_only_sources=None if train_only is None else tuple(train_only),
+            ),
+            previous_train=previous_train.path if previous_train else None,
+        )
+    except core.NotEnoughRecords as error:
+        raise Refusal(str(error), check=(graph.BASE, "enough_records")) from error
+    for note in summary.notes:
+        work.context.log.warning(note)
+    work.context.log.info(
+        f"{summary.eval_rows:,} eval, {summary.train_rows:,} training and {summary.validation_rows:,} validation rows"
+    )
+    schema = core.check_schema_valid(base, train, previous_train=previous_train.path if previous_train else None)
+    content = summary.to_json()
+    return {
+        graph.BASE: Outcome(
+            Made(summary.base_version, {**content, "name": summary.eval_name}),
+            [
+                _outcome(
+                    "enough_records", core.check_enough_records(base, train, min_total_records=split.min_total_records)
+                ),
+                _outcome("no_leakage", core.check_no_leakage(base, train)),
+                _outcome("schema_valid", schema),
+            ],
+        ),
+        graph.TRAIN: Outcome(
+            Made(summary.train_version, {**content, "name": summary.train_name}), [_outcome("schema_valid", schema)]
+        ),
+    }
+
+
+def _continuable(work: Work, name: str) -> Artifact | None:
+    """The previous version, if it was made by the same code with the same settings: then only what is new is read."""
+    previous = work.previous(name)
+    if previous is None:
+        return None
+    slice_now = work.flywheel.settings_slice(name, work.partition)
+    same = (
+        previous.manifest["settings"] == slice_now and previous.manifest["code_version"] == graph.BY_NAME[name].code_version
+    )
+    return previous if same else None
+
+
+def _outcome(name: str, check: core.CheckOutcome) -> CheckOutcome:
+    return CheckOutcome(name, check.passed, check.message, details=check.details)
+
+
+def _describe_records(artifact: Artifact) -> Mapping[str, Any]:
+    summary = artifact.summary
+    return {
+        "dagster/row_count": summary["records"],
+        "new": summary["new_rows"],
+        "duplicates": summary["duplicates"],
+        "superseded": summary["superseded"],
+        "quarantined": sum(summary["rejected"].values()),
+        "quarantine": bullet_table(["reason", "records"], sorted(summary["rejected"].items())),
+        "watermark": summary["watermark"],
+    }
+
+
+def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
+    profile = orjson.loads((artifact.path / PROFILE_FILE).read_bytes())
+    tools = [[tool["name"], tool["offered"], tool["calls"]] for tool in profile["tools"][:_SHOWN_TOOLS]]
+    return {
+        "type": profile["type"],
+        "dagster/row_count": profile["records"],
+        "answers": bullet_table(
+            ["call", "no call", "text", "multi-turn"],
+            [[profile[f"{kind}_records"] for kind in ("call", "no_call", "text", "multi_turn")]],
+        ),
+        "tools": bullet_table(["tool", "offered", "calls"], tools),
+        "sources": bullet_table(["source", "records"], list(profile["sources"].items())),
+        "teachers": bullet_table(["model", "records"], list(profile["teachers"].items())),
+        "characters": bullet_table(
+            ["", "p50", "p95"], [[what, *profile[what].values()] for what in ("requests", "answers")]
+        ),
+    }
+
+
+def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
+    summary = artifact.summary
+    return {
+        "name": summary["name"],
+        "dagster/row_count": summary["eval_rows"],
+        "classes": bullet_table(["class", "eval rows"], list(summary["eval_classes"].items())),
+        "left out": bullet_table(["reason", "records"], sorted(summary["left_out"].items())),
+        "eval share": summary["eval_share"],
+        "preview": jsonl_preview(artifact.path / "eval_data.jsonl"),
+    }
+
+
+def _describe_train(artifact: Artifact) -> Mapping[str, Any]:
+    summary = artifact.summary
+    first = next(iter(core.training_files(artifact.path, "train")), artifact.path / "train")
+    return {
+        "name": summary["name"],
+        "dagster/row_count": summary["train_rows"],
+        "validation rows": summary["validation_rows"],
+        "classes": bullet_table(["class", "training rows"], list(summary["train_classes"].items())),
+        "preview": jsonl_preview(first),
+    }

@@ -1,0 +1,187 @@
+"""Decision: everything evaluated beside each other, and the verdict with its evidence."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import orjson
+
+from flywheel_assets.assets.evaluation import PREDICTIONS_FILE, REPORT_FILE
+from flywheel_assets.assets.metadata import bullet_table, picture
+from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
+from flywheel_assets.assets.specs import check_spec, spec
+from flywheel_assets.core import graph
+from flywheel_assets.core.comparison import ArmResult, Comparison, compare
+from flywheel_assets.core.comparison_report import Example, leading_arm, losing_examples, to_markdown
+from flywheel_assets.core.datasets import read_eval_rows
+from flywheel_assets.core.decisions import InvalidEvidence, InvalidGate, decide
+from flywheel_assets.core.gates import gates_of_type
+from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.planner import every_failure, plan
+from flywheel_assets.core.plots import leaderboard_png
+from flywheel_assets.core.predictions import EvalReport, read_predictions
+from flywheel_assets.core.rows import WorkloadType
+from flywheel_assets.resources.artifacts import Artifact, Made
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.settings import Settings
+
+COMPARISON_FILE = "comparison.json"
+DECISION_FILE = "decision.json"
+
+
+def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """`comparison` and `decision`."""
+
+    @dg.multi_asset(
+        specs=[
+            spec(
+                settings,
+                graph.COMPARISON,
+                description="Leaderboard of all candidates and variants with intervals, latency and holes. Made once "
+                "every cell has ended.",
+                kinds=["csv", "markdown"],
+            )
+        ]
+    )
+    def comparison(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+        yield from publish(context, flywheel, [graph.COMPARISON], _compare, {graph.COMPARISON: _describe_comparison})
+
+    @dg.multi_asset(
+        specs=[
+            spec(
+                settings,
+                graph.DECISION,
+                description="May a small model replace the teacher: promote, keep or inconclusive, from paired tests "
+                "against margins registered in flywheel.yaml.",
+                kinds=["json", "markdown"],
+            )
+        ],
+        check_specs=[
+            check_spec(
+                "gates", graph.DECISION, "The evidence is sound; `keep` and `inconclusive` are sound verdicts too.", settings
+            )
+        ],
+    )
+    def decision(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+        yield from publish(context, flywheel, [graph.DECISION], _decide, {graph.DECISION: _describe_decision})
+
+    return [comparison, decision]
+
+
+def _compare(work: Work) -> Mapping[str, Outcome]:
+    workload = work.partition.workload
+    base = work.upstream(graph.BASE)
+    kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
+    rows = read_eval_rows(base.path)
+    compared = compare(
+        workload, kind, rows, list(_arms(work.flywheel, workload)), dataset_version=base.version, notes=_caveats(work)
+    )
+    draft = work.draft(graph.COMPARISON).path
+    (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
+    (draft / "leaderboard.csv").write_text(compared.to_csv(), encoding="utf-8")
+    (draft / "leaderboard.png").write_bytes(leaderboard_png(compared))
+    (draft / "report.md").write_text(to_markdown(compared, None, ()), encoding="utf-8")
+    summary = {"arms": len(compared.arms), "evaluated": len(compared.evaluated), "rows": len(rows), "dataset": base.version}
+    return {graph.COMPARISON: Outcome(Made(compared.data_version(), summary))}
+
+
+def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
+    """Every variant of every candidate, as it ended."""
+    state = flywheel.state([workload])
+    holes = {(hole.asset, hole.partition): hole.reason for hole in plan(state, given_up=every_failure(state)).holes}
+    for candidate in flywheel.settings.candidates_of(workload):
+        partition = Partition(workload, candidate.id)
+        for variant, asset in graph.EVALS.items():
+            artifact = flywheel.artifacts.current(asset, partition)
+            failure = holes.get((asset, partition))
+            if failure is not None or artifact is None:
+                reason = failure or "not made yet"
+                ended = "failed" if failure else "missing"
+                yield ArmResult(candidate.id, variant, ended, reason, derived_from=candidate.derived_from)
+            elif artifact.state != "ok":
+                yield ArmResult(candidate.id, variant, artifact.state, artifact.reason, derived_from=candidate.derived_from)
+            else:
+                adapter = artifact.manifest["inputs"].get(f"{graph.ADAPTER}@{partition.path}")
+                yield ArmResult(
+                    candidate.id,
+                    variant,
+                    "ok",
+                    report=EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes())),
+                    evaluation=read_predictions(artifact.path / PREDICTIONS_FILE),
+                    derived_from=candidate.derived_from,
+                    version=artifact.version,
+                    adapter_version=adapter,
+                )
+
+
+def _caveats(work: Work) -> list[str]:
+    """What a reader must know about where the rows come from."""
+    sources = work.upstream(graph.PROFILE).summary.get("sources", {})
+    imported = sorted(source for source in sources if source != "traffic")
+    return [f"Rows come from {', '.join(imported)}, not from production traffic."] if imported else []
+
+
+def _decide(work: Work) -> Mapping[str, Outcome]:
+    settings = work.flywheel.settings.decision_for(work.partition.workload)
+    evaluation = work.flywheel.settings.evaluation_for(work.partition.workload)
+    compared = read_comparison(work.upstream(graph.COMPARISON))
+    try:
+        decided = decide(
+            compared,
+            [(gate.metric, gate.margin) for gate in settings.gates],
+            alpha=settings.alpha,
+            power=settings.power,
+            max_error_share=evaluation.max_error_share,
+        )
+    except (InvalidEvidence, InvalidGate) as error:
+        raise Refusal(str(error), check=(graph.DECISION, "gates")) from error
+    draft = work.draft(graph.DECISION).path
+    (draft / DECISION_FILE).write_bytes(orjson.dumps(decided.to_json(), option=orjson.OPT_INDENT_2))
+    examples = _losing_examples(work, compared)
+    (draft / "report.md").write_text(to_markdown(compared, decided, examples), encoding="utf-8")
+    gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
+    return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
+
+
+def _losing_examples(work: Work, compared: Comparison) -> tuple[Example, ...]:
+    """Real rows on which the best variant still loses: what a mean does not show."""
+    metric = gates_of_type(compared.workload_type)[0].metric
+    best = leading_arm(compared, metric)
+    if best is None or best.version is None:
+        return ()
+    partition = Partition(work.partition.workload, best.candidate)
+    evaluated = work.flywheel.artifacts.version(graph.EVALS[best.variant], partition, best.version)
+    rows = read_eval_rows(work.upstream(graph.BASE).path)
+    return losing_examples(rows, read_predictions(evaluated.path / PREDICTIONS_FILE), metric)
+
+
+def read_comparison(artifact: Artifact) -> Comparison:
+    """The comparison in a published artifact."""
+    return Comparison.from_json(orjson.loads((artifact.path / COMPARISON_FILE).read_bytes()))
+
+
+def _describe_comparison(artifact: Artifact) -> Mapping[str, Any]:
+    compared = read_comparison(artifact)
+    return {
+        "arms": artifact.summary["arms"],
+        "evaluated": artifact.summary["evaluated"],
+        "rows": artifact.summary["rows"],
+        "leaderboard": picture((artifact.path / "leaderboard.png").read_bytes(), "scores with 95% intervals"),
+        "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
+        "holes": bullet_table(
+            ["candidate", "variant", "state", "why"],
+            [[arm.candidate, arm.variant, arm.state, arm.reason] for arm in compared.holes],
+        ),
+    }
+
+
+def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
+    summary = artifact.summary
+    return {
+        "verdict": summary["verdict"],
+        "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
+        "needed rows": summary["needed_rows"] or 0,
+        "approved": summary["approved"],
+        "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
+        "evidence": dg.MetadataValue.json(orjson.loads((artifact.path / DECISION_FILE).read_bytes())["evidence"]),
+    }

@@ -1,0 +1,240 @@
+"""Publishing: what every asset body does around its work, said once.
+
+Claim the run, take the lock, read what is upstream, reuse what is already published, otherwise work in a draft, publish,
+and report to Dagster; keep the reason where it ends badly. What does not belong here: the work itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.core.graph import BY_NAME, Partition, Scope
+from flywheel_assets.core.planner import Inputs, inputs_of
+from flywheel_assets.core.rows import Json
+from flywheel_assets.partitions import partition_of
+from flywheel_assets.resources.artifacts import Artifact, Draft, Made
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.runs import claim_run, flywheel_run_of
+
+INPUTS_KEY_TAG = "flywheel/inputs_key"
+VERSION_TAG = "flywheel/version"
+Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
+Describe = Callable[[Artifact], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOutcome:
+    """One asset check as it came out. A failed `blocking` one keeps everything downstream from being built."""
+
+    name: str
+    passed: bool
+    message: str
+    blocking: bool = True
+    details: Json | None = None
+
+
+class Refusal(Exception):
+    """The work cannot be done with these inputs, and a person must act. `check` names the asset check it fails."""
+
+    def __init__(self, message: str, *, check: tuple[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.check = check
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a body made of one asset: its declaration and its checks."""
+
+    made: Made
+    checks: Sequence[CheckOutcome] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a body has in hand: where it runs, what is upstream, and a draft folder for each asset it makes."""
+
+    context: dg.AssetExecutionContext
+    flywheel: Flywheel
+    partition: Partition
+    inputs: Mapping[str, Inputs]
+    drafts: Mapping[str, Draft]
+
+    def upstream(self, name: str) -> Artifact:
+        """The current version of an upstream asset, at the workload if it is partitioned by workload only."""
+        return self.flywheel.artifacts.require(name, _at(name, self.partition))
+
+    def previous(self, name: str) -> Artifact | None:
+        """The version of one of this body's own assets that is about to be replaced."""
+        return self.flywheel.artifacts.current(name, self.partition)
+
+    def draft(self, name: str) -> Draft:
+        """The draft of one of this body's own assets."""
+        return self.drafts[name]
+
+
+Body = Callable[[Work], Mapping[str, Outcome]]
+
+
+def publish(
+    context: dg.AssetExecutionContext, flywheel: Flywheel, names: Sequence[str], body: Body, describe: Mapping[str, Describe]
+) -> Events:
+    """Run `body` for the assets `names` of the current partition and report each; see the module docstring.
+
+    Raises dg.Failure with the message a person should read; an interruption is passed on and is no failure.
+    """
+    partition = partition_of(context)
+    claim_run(context.instance, context.run_id)
+    _refuse_unexamined_cell(flywheel, partition)
+    with ExitStack() as locks:
+        for name in names:
+            locks.enter_context(flywheel.artifacts.lock(name, partition))
+        inputs = {name: _inputs(flywheel, name, partition) for name in names}
+        artifacts = {name: flywheel.artifacts.find(name, partition, inputs[name].key) for name in names}
+        if all(artifacts.values()):
+            context.log.info("Nothing to compute: already published for exactly these inputs.")
+            for artifact in artifacts.values():
+                flywheel.artifacts.point_to(artifact)  # type: ignore[arg-type]  # all() above says none is None
+        else:
+            try:
+                artifacts = dict(_make(context, flywheel, names, partition, inputs, body))
+            except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                message = _first_words(error)
+                for name in names:
+                    flywheel.artifacts.record_failure(name, partition, inputs[name].key, message, context.run_id)
+                if isinstance(error, Refusal) and error.check is not None:
+                    asset, check = error.check
+                    yield dg.AssetCheckResult(
+                        asset_key=asset_key(asset), check_name=check, passed=False, description=message
+                    )
+                raise dg.Failure(description=str(error), allow_retries=False) from error
+        for name in names:
+            artifact = artifacts[name]
+            if artifact is not None:
+                yield _result(artifact, describe[name])
+
+
+def _make(
+    context: dg.AssetExecutionContext,
+    flywheel: Flywheel,
+    names: Sequence[str],
+    partition: Partition,
+    inputs: Mapping[str, Inputs],
+    body: Body,
+) -> Iterator[tuple[str, Artifact]]:
+    with ExitStack() as drafts:
+        work = Work(
+            context=context,
+            flywheel=flywheel,
+            partition=partition,
+            inputs=inputs,
+            drafts={name: drafts.enter_context(flywheel.artifacts.draft()) for name in names},
+        )
+        for draft_name, draft in work.drafts.items():
+            draft.inherit_hashes(work.previous(draft_name))
+        outcomes = body(work)
+        for name in names:
+            yield name, _store(work, name, outcomes[name])
+
+
+def _store(work: Work, name: str, outcome: Outcome) -> Artifact:
+    """Publish one draft, its checks kept beside it so that a reused version can report them again."""
+    failed = [check for check in outcome.checks if check.blocking and not check.passed]
+    checks = [
+        {
+            "name": check.name,
+            "passed": check.passed,
+            "message": check.message,
+            "blocking": check.blocking,
+            "details": check.details or {},
+        }
+        for check in outcome.checks
+    ]
+    made = replace(
+        outcome.made,
+        summary={**outcome.made.summary, "checks": checks},
+        blocked=failed[0].message if failed and outcome.made.state != "failed" else None,
+    )
+    inputs = work.inputs[name]
+    return work.flywheel.artifacts.publish(
+        work.drafts[name],
+        name,
+        work.partition,
+        made,
+        inputs_key=inputs.key,
+        inputs=inputs.versions,
+        settings=work.flywheel.settings_slice(name, work.partition),
+        code_version=BY_NAME[name].code_version,
+        origin={"dagster_run": work.context.run_id, "flywheel_run": flywheel_run_of(work.context)},
+    )
+
+
+def _result(artifact: Artifact, describe: Describe) -> dg.MaterializeResult[Any]:
+    """The event that echoes a published version."""
+    state = {"state": artifact.state} | ({"reason": artifact.reason} if artifact.reason else {})
+    return dg.MaterializeResult(
+        asset_key=asset_key(artifact.asset),
+        data_version=dg.DataVersion(artifact.data_version),
+        metadata={
+            **state,
+            **describe(artifact),
+            "version": artifact.version,
+            "folder": dg.MetadataValue.path(str(artifact.path)),
+        },
+        tags={INPUTS_KEY_TAG: artifact.inputs_key, VERSION_TAG: artifact.version},
+        check_results=[
+            dg.AssetCheckResult(
+                asset_key=asset_key(artifact.asset),
+                check_name=check["name"],
+                passed=check["passed"],
+                severity=dg.AssetCheckSeverity.ERROR if check["blocking"] else dg.AssetCheckSeverity.WARN,
+                description=check["message"],
+                metadata=check["details"],
+            )
+            for check in artifact.summary.get("checks", ())
+        ],
+    )
+
+
+def _inputs(flywheel: Flywheel, name: str, partition: Partition) -> Inputs:
+    only = [partition.workload] if partition.workload else None
+    state = flywheel.state(only)
+    inputs = inputs_of((name, partition), state)
+    if inputs.missing:
+        lacks = "; ".join(f"{hole.asset} of {hole.partition} ({hole.reason})" for hole in inputs.missing)
+        raise dg.Failure(
+            description=f"{name} of {partition} needs {lacks}. "
+            f"Materialize that first, or run `flywheel run {partition.workload}`.",
+            allow_retries=False,
+        )
+    return inputs
+
+
+def _refuse_unexamined_cell(flywheel: Flywheel, partition: Partition) -> None:
+    if not partition.candidate:
+        return
+    candidate = flywheel.settings.candidate(partition.candidate)
+    if candidate.workloads is not None and partition.workload not in candidate.workloads:
+        raise dg.Failure(
+            description=f"candidate '{candidate.id}' is not examined on workload '{partition.workload}'. "
+            f"Add it to `candidates[{candidate.id}].workloads` in flywheel.yaml.",
+            allow_retries=False,
+        )
+
+
+def _at(name: str, partition: Partition) -> Partition:
+    return partition if BY_NAME[name].scope is Scope.CELL else Partition(partition.workload)
+
+
+def _first_words(error: Exception) -> str:
+    """The message for refs and tables: the first line is enough there, the run's log has the rest."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:500]

@@ -1,0 +1,237 @@
+"""The command line: `flywheel ...`. Parsing, printing and exit codes; the work is elsewhere.
+
+Dagster is imported by the commands that need it only: it costs seconds, and `flywheel status` should not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from flywheel_assets.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+app = typer.Typer(
+    name="flywheel",
+    help="Production LLM traffic in, evidence and a smaller model out. Start: `flywheel ingest FILE`, then `flywheel run`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
+
+
+class UserError(Exception):
+    """Something a person must mend; the message says what and how. Exit code 2."""
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[str], typer.Argument(help="JSON-lines files, plain, .gz or .zst; `-` reads standard input.")],
+    format: Annotated[str, typer.Option(help="`auto` and `log` read the log schema (docs/log-schema.md).")] = "auto",  # noqa: A002  # the option's public name
+    workload: Annotated[str | None, typer.Option(help="workload_id for records that carry none.")] = None,
+    source: Annotated[str | None, typer.Option(help="source for records that carry none (default: traffic).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read log records into the trace store. Repeating it adds nothing; rejects are kept with their reasons."""
+    from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.ingest import ingest as ingest_files
+
+    if format not in ("auto", "log"):
+        raise UserError(
+            f"--format {format}: not supported. Accepted: auto, log (both read the log schema, docs/log-schema.md)."
+        )
+    settings = load_settings()
+    flywheel = Flywheel.at_home(settings)
+    report = ingest_files(
+        paths,
+        flywheel.traces,
+        default_workload=workload,
+        source=source,
+        max_bytes=settings.local.max_record_bytes,
+        progress=None if as_json else _ingest_progress,
+    )
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_ingest(report.to_json())
+    if report.rejected and not (report.new or report.duplicate):
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    workloads: Annotated[list[str] | None, typer.Argument(help="Workloads to turn; default: all.")] = None,
+    candidate: Annotated[list[str] | None, typer.Option("--candidate", "-c", help="Only these candidates.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and why, and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Execute the plan: make whatever is stale, in order, with progress. Exit code 1 when something failed."""
+    from flywheel_assets.cli_run import print_plan, print_report, run_plan
+
+    settings = load_settings()
+    for name in candidate or ():
+        settings.candidate(name)
+    choice = (tuple(workloads or ()), tuple(candidate or ()))
+    with _instance(settings) as instance:
+        if dry_run:
+            print_plan(instance, settings, *choice, as_json=as_json, out=out)
+            return
+        report = run_plan(instance, settings, *choice, out=err if as_json else out)
+    print_report(report, settings, as_json=as_json, out=out)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(as_json: JsonOption = False) -> None:
+    """Per workload: records, dataset version, every cell's variants and scores, the decision."""
+    from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.status import status_of
+    from flywheel_assets.tables import print_status
+
+    flywheel = Flywheel.at_home(load_settings())
+    content = status_of(flywheel)
+    if as_json:
+        _print_json(content)
+    else:
+        print_status(content, out)
+
+
+@app.command("plan")
+def plan_command(
+    workload: Annotated[str, typer.Argument(help="The workload to plan for.")],
+    margin: Annotated[
+        float | None, typer.Option(help="Acceptable loss, as a fraction; default: the gates of flywheel.yaml.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How many eval rows the margin needs, before anything is spent."""
+    from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.status import sample_size_plan
+    from flywheel_assets.tables import print_sample_size
+
+    content = sample_size_plan(Flywheel.at_home(load_settings()), _known(workload), margin)
+    if as_json:
+        _print_json(content)
+    else:
+        print_sample_size(content, out)
+
+
+@app.command()
+def serve(
+    workload: Annotated[str, typer.Argument(help="The workload whose model to serve.")],
+    candidate: Annotated[str | None, typer.Option("--candidate", "-c", help="Default: the decision's best.")] = None,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+) -> None:
+    """The evaluated model behind an OpenAI-compatible URL, marked as not promoted where it is not. Ctrl-C ends it."""
+    from flywheel_assets.runtime.serve import serve_workload
+
+    settings = load_settings()
+    if candidate is not None:
+        settings.candidate(candidate)
+    serve_workload(settings, _known(workload), candidate, port=port, say=lambda text: out.print(text, markup=False))
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """What is configured, reachable, and of which version. Never prints a secret. Exit code 1 if something is wrong."""
+    from flywheel_assets.resources.doctor import examine
+    from flywheel_assets.tables import print_findings
+
+    findings = examine(load_settings())
+    if as_json:
+        _print_json([finding.to_json() for finding in findings])
+    else:
+        print_findings(findings, out)
+    if any(not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    full: Annotated[bool, typer.Option("--full", help="Adds a text workload made from the same rows.")] = False,
+) -> None:
+    """The whole loop on public benchmark requests, with a real model really trained. `make demo` calls this."""
+    from flywheel_assets.demo.play import play
+
+    settings = load_settings()
+    with _instance(settings) as instance:
+        if not play(instance, settings, full=full, out=out):
+            raise typer.Exit(1)
+
+
+@contextmanager
+def _instance(settings: Settings) -> Iterator[DagsterInstance]:
+    """The Dagster instance of the clone; paths in its dagster.yaml are relative to the clone, so that is where we go."""
+    os.environ.setdefault("DAGSTER_HOME", str(settings.root))
+    os.chdir(settings.root)
+    from dagster import DagsterInstance
+
+    with DagsterInstance.get() as instance:
+        yield instance
+
+
+def _known(workload: str) -> str:
+    """A workload's slug, whether the slug or the original id was typed."""
+    from flywheel_assets.core.slugs import workload_slug
+    from flywheel_assets.resources.flywheel import Flywheel
+
+    slugs = [summary.slug for summary in Flywheel.at_home(load_settings()).traces.workloads()]
+    for name in (workload, workload_slug(workload)):
+        if name in slugs:
+            return name
+    known = ", ".join(slugs) or "none yet; `flywheel ingest FILE` adds some"
+    raise UserError(f"unknown workload '{workload}'. In the trace store: {known}.")
+
+
+def _ingest_progress(done: int, name: str) -> None:
+    err.print(f"  {done:>12,} records read ({name})", end="\r")
+
+
+def _print_ingest(content: dict[str, object]) -> None:
+    from flywheel_assets.tables import print_ingest
+
+    print_ingest(content, out)
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, default=str, allow_nan=False) + "\n")
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is the whole story: shown without a traceback."""
+    from flywheel_assets.resources.artifacts import ArtifactMissing
+    from flywheel_assets.resources.ingest import IngestError
+    from flywheel_assets.resources.serving import ServingError
+
+    return (SettingsError, UserError, ArtifactMissing, IngestError, ServingError)
+
+
+def main() -> None:
+    """The entry point: expected errors become one message on stderr and exit code 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        if not isinstance(error, _expected_errors()):
+            raise
+        err.print(f"flywheel: {error}", style="red", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

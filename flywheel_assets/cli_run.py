@@ -1,0 +1,102 @@
+"""`flywheel run`, with Dagster: progress lines while it works, a report when it ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+
+from flywheel_assets.core.planner import Plan
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.status import status_of
+from flywheel_assets.run_worker import ForkedWorkers
+from flywheel_assets.runner import Choice, RunReport, Say, current_plan, describe_item, turn
+from flywheel_assets.settings import Settings, SettingsError
+from flywheel_assets.tables import print_plan_items, print_workload
+
+
+def run_plan(
+    instance: dg.DagsterInstance, settings: Settings, workloads: Sequence[str], candidates: Sequence[str], *, out: Console
+) -> RunReport:
+    """Execute the plan with a line of progress for everything that happens."""
+    flywheel = Flywheel.at_home(settings)
+    choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
+    workers = ForkedWorkers(settings.file, progress_on_stderr=out.stderr)
+    return turn(instance, flywheel, workers, choice, _stamped(out))
+
+
+def print_plan(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    workloads: Sequence[str],
+    candidates: Sequence[str],
+    *,
+    as_json: bool,
+    out: Console,
+) -> None:
+    """What `flywheel run` would do, and why."""
+    flywheel = Flywheel.at_home(settings)
+    choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
+    current = current_plan(instance, flywheel)
+    chosen = Plan(tuple(item for item in current.items if choice.allows(item)), current.holes)
+    items = [describe_item(item) for item in chosen.items]
+    holes = [{"asset": hole.asset, "partition": str(hole.partition), "reason": hole.reason} for hole in chosen.holes]
+    if as_json:
+        sys.stdout.write(json.dumps({"items": items, "holes": holes}) + "\n")
+    else:
+        print_plan_items(items, holes, out)
+
+
+def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: Console) -> None:
+    """What one turn did, and how every workload stands now."""
+    if as_json:
+        content = {
+            "flywheel_run": report.flywheel_run,
+            "ok": report.ok,
+            "materialized": report.materialized,
+            "failures": report.failures,
+            "holes": [f"{hole.asset} of {hole.partition}: {hole.reason}" for hole in report.holes],
+            "seconds": report.seconds,
+            "wall_s": report.wall_s,
+        }
+        sys.stdout.write(json.dumps(content) + "\n")
+        return
+    for slug, workload in status_of(Flywheel.at_home(settings))["workloads"].items():
+        print_workload(slug, workload, out)
+    if not report.materialized and report.ok:
+        out.print(f"Nothing was stale ({report.wall_s:.1f} s).")
+        return
+    out.print(f"{len(report.materialized)} made in {report.wall_s:.0f} s")
+    for name, message in report.failures.items():
+        out.print(f"failed: {name}: {escape(message)}", style="red")
+    for hole in report.holes:
+        if f"{hole.asset} of {hole.partition}" not in report.failures:
+            out.print(f"not made: {hole.asset} of {hole.partition}: {escape(hole.reason)}", style="yellow")
+
+
+def _slugs(flywheel: Flywheel, workloads: Sequence[str]) -> tuple[str, ...]:
+    """The slugs of workloads a user named, by slug or by original id; SettingsError lists the known ones."""
+    known = {summary.slug: summary.workload_id for summary in flywheel.traces.workloads()}
+    chosen = []
+    for name in workloads:
+        found = [slug for slug, original in known.items() if name in (slug, original)]
+        if not found and (refused := flywheel.traces.rejects(name)):
+            reasons = ", ".join(f"{count.count} {count.reason}" for count in refused)
+            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {refused[0].detail}")
+        if not found:
+            listed = ", ".join(sorted(known)) or "none yet; `flywheel ingest FILE` adds some"
+            raise SettingsError(f"unknown workload '{name}'. In the trace store: {listed}.")
+        chosen += found
+    return tuple(chosen)
+
+
+def _stamped(out: Console) -> Say:
+    def say(message: str) -> None:
+        out.print(f"[dim]{time.strftime('%H:%M:%S')}[/]  {escape(message)}")
+
+    return say

@@ -1,0 +1,81 @@
+"""Clusters: what rows of the same conversation are worth together (Miller, arXiv 2411.00640).
+
+What belongs here: the effective sample size and the resampling of whole clusters. What is concluded from them stands in
+`core.statistics`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 10_000
+# Weights of this many resamples times clusters are held at once (8 MB).
+_CHUNK_WEIGHTS = 1 << 20
+
+
+def cluster_codes(clusters: Sequence[Hashable] | NDArray[Any] | None, n: int) -> NDArray[np.int64]:
+    """Clusters as 0..k-1, one code a row; without clusters every row is its own. ValueError when the lengths differ."""
+    if clusters is None:
+        return np.arange(n, dtype=np.int64)
+    if len(clusters) != n:
+        raise ValueError(f"{len(clusters)} clusters for {n} rows: each row needs exactly one.")
+    codes: dict[Hashable, int] = {}
+    return np.fromiter((codes.setdefault(cluster, len(codes)) for cluster in clusters), dtype=np.int64, count=n)
+
+
+def effective_n(values: ArrayLike, codes: NDArray[np.int64]) -> float:
+    """How many independent rows the clustered ones are worth: n over the design effect, between 1 and n.
+
+    The design effect compares the cluster-robust variance of the mean with the one of independent rows. Where all values
+    are equal it cannot be seen, and every cluster counts once.
+    """
+    scores = np.asarray(values, dtype=np.float64)
+    n = scores.size
+    clusters = int(codes.max()) + 1
+    if clusters == n:
+        return float(n)
+    centred = scores - scores.mean()
+    independent = float(np.sum(centred**2))
+    if independent <= 1e-12:
+        return float(clusters)
+    sums = np.bincount(codes, weights=centred, minlength=clusters)
+    correction = clusters / (clusters - 1) if clusters > 1 else math.inf
+    design_effect = correction * float(np.sum(sums**2)) / independent
+    return float(max(1.0, n / max(1.0, design_effect)))
+
+
+def bootstrap_means(
+    values: ArrayLike,
+    codes: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    guard: float | None = None,
+) -> NDArray[np.float64]:
+    """Means of `resamples` Bayesian bootstraps (Rubin 1981): every cluster gets a random weight, rows share their cluster's.
+
+    `guard` adds one imagined cluster of average size in which every score has that value. With the worst possible value
+    the lower quantile of the means is Gaffke's bound: for 0/1 scores it is the exact binomial one, and it stays honest
+    where a plain bootstrap sees no spread because no failure happened to be drawn. Shape (resamples,).
+    """
+    scores = np.asarray(values, dtype=np.float64)
+    clusters = int(codes.max()) + 1
+    sums = np.bincount(codes, weights=scores, minlength=clusters)
+    sizes = np.bincount(codes, minlength=clusters).astype(np.float64)
+    if guard is not None:
+        average = scores.size / clusters
+        sums, sizes = np.append(sums, guard * average), np.append(sizes, average)
+    totals = np.stack([sums, sizes], axis=1)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    step = max(1, _CHUNK_WEIGHTS // sums.size)
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        weighted = rng.standard_exponential((stop - start, sums.size)) @ totals
+        means[start:stop] = weighted[:, 0] / weighted[:, 1]
+    return means

@@ -1,0 +1,295 @@
+"""Comparison: every variant of every candidate of one workload beside each other, holes included.
+
+What belongs here: the leaderboard, and the per-row scores a decision is made from, so that a changed gate decides again
+without a model call. What does not: the verdict (`core.decisions`) and prose (`core.comparison_report`).
+
+The reference is the teacher's logged answers, scored with the same metrics. They are what the rows are examined against, so
+they are right by construction: agreement with them is not accuracy.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flywheel_assets.core.metrics import score_rows
+from flywheel_assets.core.predictions import EvalReport, Score, ScoredPredictions, summarize
+from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant, WorkloadType
+
+Columns = dict[str, NDArray[np.float64]]
+
+TEACHER_NOTE = "the teacher's logged answers; they are what rows are examined against, so they are right by construction"
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """What became of one variant of one candidate, as the assets found it.
+
+    `state` is `ok` exactly when `report` and `evaluation` are given; otherwise `failed`, `skipped` or `missing`, and
+    `reason` says why. `derived_from` labels a model that was derived from another. `version` names the evaluation artifact,
+    `adapter_version` the adapter it ran with.
+    """
+
+    candidate: str
+    variant: Variant
+    state: str
+    reason: str | None = None
+    report: EvalReport | None = None
+    evaluation: ScoredPredictions | None = None
+    derived_from: str | None = None
+    version: str | None = None
+    adapter_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One line of the leaderboard, and behind it the scores of every row, in the order of `row_ids`."""
+
+    candidate: str
+    variant: Variant
+    state: str
+    reason: str | None
+    derived_from: str | None
+    version: str | None
+    adapter_version: str | None
+    report: EvalReport | None
+    row_ids: tuple[str, ...]
+    scores: Columns
+    errored: NDArray[np.bool_]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it was evaluated."""
+        return self.state == "ok"
+
+    @property
+    def label(self) -> str:
+        """How a person names it: candidate and variant."""
+        return f"{self.candidate} ({self.variant})"
+
+    def to_json(self) -> Json:
+        """A JSON-ready form; NaN becomes null."""
+        return {
+            "candidate": self.candidate,
+            "variant": self.variant.value,
+            "state": self.state,
+            "reason": self.reason,
+            "derived_from": self.derived_from,
+            "version": self.version,
+            "adapter_version": self.adapter_version,
+            "report": None if self.report is None else self.report.to_json(),
+            "row_ids": list(self.row_ids),
+            "scores": _columns_to_json(self.scores),
+            "errored": [bool(flag) for flag in self.errored],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Arm:
+        """The inverse of `to_json`."""
+        fixed = {
+            "variant": Variant(value["variant"]),
+            "report": None if value["report"] is None else EvalReport.from_json(value["report"]),
+            "row_ids": tuple(value["row_ids"]),
+            "scores": _columns_from_json(value["scores"]),
+            "errored": np.array(value["errored"], dtype=bool),
+        }
+        return cls(**{**value, **fixed})
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All arms of one workload, the reference they are measured against, and the rows they were asked.
+
+    `reference` holds the reference's score of each row, `reference_scores` their means; `clusters` and `row_ids` are in the
+    order of the eval set. `arms` are in the order in which they were given.
+    """
+
+    workload: str
+    workload_type: WorkloadType
+    dataset_version: str
+    row_ids: tuple[str, ...]
+    clusters: tuple[str, ...]
+    reference: Columns
+    reference_scores: dict[str, Score]
+    arms: tuple[Arm, ...]
+    reference_note: str = TEACHER_NOTE
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def evaluated(self) -> tuple[Arm, ...]:
+        """The arms that have scores."""
+        return tuple(arm for arm in self.arms if arm.is_ok)
+
+    @property
+    def holes(self) -> tuple[Arm, ...]:
+        """The arms that have none, with their reasons."""
+        return tuple(arm for arm in self.arms if not arm.is_ok)
+
+    def to_json(self) -> Json:
+        """A JSON-ready form; `from_json` is its inverse."""
+        return {
+            "workload": self.workload,
+            "workload_type": self.workload_type.value,
+            "dataset_version": self.dataset_version,
+            "reference_note": self.reference_note,
+            "notes": list(self.notes),
+            "leaderboard": self.table(),
+            "reference_scores": {metric: asdict(score) for metric, score in self.reference_scores.items()},
+            "row_ids": list(self.row_ids),
+            "clusters": list(self.clusters),
+            "reference": _columns_to_json(self.reference),
+            "arms": [arm.to_json() for arm in self.arms],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Comparison:
+        """The comparison `to_json` gave (its leaderboard is derived, and not read)."""
+        return cls(
+            workload=value["workload"],
+            workload_type=WorkloadType(value["workload_type"]),
+            dataset_version=value["dataset_version"],
+            row_ids=tuple(value["row_ids"]),
+            clusters=tuple(value["clusters"]),
+            reference=_columns_from_json(value["reference"]),
+            reference_scores={metric: Score(**score) for metric, score in value["reference_scores"].items()},
+            arms=tuple(Arm.from_json(arm) for arm in value["arms"]),
+            reference_note=value["reference_note"],
+            notes=tuple(value["notes"]),
+        )
+
+    def table(self) -> list[Json]:
+        """The leaderboard as flat rows, the reference first; every row has every key, None where there is nothing."""
+        metrics = list(self.reference)
+        reference = {"candidate": "(reference)", "variant": "teacher", "state": "ok", "reason": self.reference_note}
+        rows: list[Json] = [{**reference, **_flat_scores(self.reference_scores, metrics), **_cost(None, len(self.row_ids))}]
+        for arm in self.arms:
+            who = {"candidate": arm.candidate, "variant": arm.variant.value, "state": arm.state, "reason": arm.reason}
+            scores = arm.report.scores if arm.report else {}
+            rows.append({**who, **_flat_scores(scores, metrics), **_cost(arm.report, 0), "derived_from": arm.derived_from})
+        rows[0]["derived_from"] = None
+        return rows
+
+    def to_csv(self) -> str:
+        """`table` as CSV with a header."""
+        rows = self.table()
+        out = io.StringIO()
+        writer = csv.DictWriter(out, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return out.getvalue()
+
+    def data_version(self) -> str:
+        """Hash of what the comparison means (32 hex digits): rows, scores and holes; no latency, cost or order of arms."""
+        meaning = [
+            [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
+            sorted(
+                json.dumps([a.candidate, a.variant, a.state, a.row_ids, _columns_to_json(a.scores), a.errored.tolist()])
+                for a in self.arms
+            ),
+        ]
+        return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:32]
+
+
+def compare(
+    workload: str,
+    workload_type: WorkloadType,
+    rows: Sequence[EvalRow],
+    results: Sequence[ArmResult],
+    *,
+    dataset_version: str,
+    reference_note: str = TEACHER_NOTE,
+    notes: Sequence[str] = (),
+    seed: int = 0,
+) -> Comparison:
+    """Put the results of all arms of a workload beside each other.
+
+    `rows` is the eval set the workload stands at. Arms keep the rows they were really asked: whether they are the same ones
+    is judged where it matters, in `core.decisions`. `notes` are caveats a reader must see (public benchmark requests, ...).
+    ValueError where a result contradicts itself.
+    """
+    right = [Prediction(row.row_id, row.reference) for row in rows]
+    reference = score_rows(workload_type, rows, right)
+    clusters = tuple(row.cluster for row in rows)
+    row_ids = tuple(row.row_id for row in rows)
+    return Comparison(
+        workload=workload,
+        workload_type=workload_type,
+        dataset_version=dataset_version,
+        row_ids=row_ids,
+        clusters=clusters,
+        reference=reference,
+        reference_scores=summarize(reference, np.array(clusters, dtype=object), seed=seed),
+        arms=tuple(_arm(result, row_ids) for result in results),
+        reference_note=reference_note,
+        notes=tuple(notes),
+    )
+
+
+def _arm(result: ArmResult, row_ids: Sequence[str]) -> Arm:
+    evaluation = result.evaluation
+    if (result.state == "ok") is not (evaluation is not None and result.report is not None):
+        raise ValueError(
+            f"{result.candidate} ({result.variant}): state '{result.state}' "
+            f"{'without' if evaluation is None or result.report is None else 'with'} report and predictions."
+        )
+    found, scores, errored = _in_order(evaluation, row_ids) if evaluation else ((), {}, np.zeros(0, dtype=bool))
+    return Arm(
+        candidate=result.candidate,
+        variant=result.variant,
+        state=result.state,
+        reason=result.reason,
+        derived_from=result.derived_from,
+        version=result.version,
+        adapter_version=result.adapter_version,
+        report=result.report,
+        row_ids=found,
+        scores=scores,
+        errored=errored,
+    )
+
+
+def _in_order(evaluation: ScoredPredictions, row_ids: Sequence[str]) -> tuple[tuple[str, ...], Columns, NDArray[np.bool_]]:
+    """The evaluation in the order of the eval set, or, where it is one of other rows, in its own."""
+    errored = np.array([prediction.error is not None for prediction in evaluation.predictions], dtype=bool)
+    place = {row_id: index for index, row_id in enumerate(evaluation.row_ids)}
+    if place.keys() != set(row_ids) or len(place) != len(evaluation.row_ids):
+        return evaluation.row_ids, evaluation.scores, errored
+    order = np.array([place[row_id] for row_id in row_ids], dtype=np.int64)
+    return tuple(row_ids), {metric: column[order] for metric, column in evaluation.scores.items()}, errored[order]
+
+
+def _flat_scores(scores: Mapping[str, Score], metrics: Sequence[str]) -> Json:
+    flat: Json = {}
+    for metric in metrics:
+        score = scores.get(metric)
+        flat[metric] = score.value if score else None
+        flat[f"{metric}_low"] = score.low if score else None
+        flat[f"{metric}_high"] = score.high if score else None
+        flat[f"{metric}_n"] = score.n if score else 0
+    return flat
+
+
+def _cost(report: EvalReport | None, n: int) -> Json:
+    return {
+        "n": report.n if report else n,
+        "errors": report.errors if report else None,
+        "latency_p50_ms": report.latency_ms["p50"] if report else None,
+        "latency_p95_ms": report.latency_ms["p95"] if report else None,
+        "cost_per_1k_usd": report.cost_per_1k_usd if report else None,
+    }
+
+
+def _columns_to_json(columns: Columns) -> dict[str, list[float | None]]:
+    return {metric: [None if np.isnan(x) else float(x) for x in column] for metric, column in columns.items()}
+
+
+def _columns_from_json(value: Mapping[str, Sequence[float | None]]) -> Columns:
+    return {metric: np.array(column, dtype=np.float64) for metric, column in value.items()}

@@ -1,0 +1,129 @@
+"""From a version of the records to the eval rows and the training rows of a workload.
+
+What belongs here: the order of the steps, and the summary of what came out. What does not: every step itself (`split`,
+`eval_file`, `training_files`, `manifest`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flywheel_assets.core.datasets.assignment import read_split, write_split
+from flywheel_assets.core.datasets.eval_file import write_eval_file
+from flywheel_assets.core.datasets.manifest import Split, write_rows
+from flywheel_assets.core.datasets.segments import read_summary
+from flywheel_assets.core.datasets.split import IndexColumns, SplitPolicy, SplitResult, split_rows
+from flywheel_assets.core.datasets.training_files import write_training_files
+from flywheel_assets.core.rows import Json
+
+# Classes shown in a summary; a workload may have thousands of tools.
+_SHOWN_CLASSES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetsSummary:
+    """What a build made of a workload's records.
+
+    `usable` records are neither dead nor unsupported. `left_out` counts by reason, over all records. `random_seed` and
+    `eval_share` are those in force since the first build; `notes` say where the settings now differ. `eval_classes` and
+    `train_classes` count rows by class, the 50 largest. `training_window_end` (epoch seconds): strategy `time` only.
+    """
+
+    workload: str
+    usable: int
+    eval_rows: int
+    train_rows: int
+    validation_rows: int
+    left_out: dict[str, int]
+    eval_classes: dict[str, int]
+    train_classes: dict[str, int]
+    random_seed: int
+    eval_share: float
+    training_window_end: float | None
+    shards_reused: int
+    shards_written: int
+    base_version: str
+    train_version: str
+    notes: tuple[str, ...]
+
+    @property
+    def eval_name(self) -> str:
+        """The name the eval rows are published under."""
+        return eval_dataset_name(self.workload, self.base_version)
+
+    @property
+    def train_name(self) -> str:
+        """The name the training rows are published under."""
+        return train_dataset_name(self.workload, self.train_version)
+
+    def to_json(self) -> Json:
+        """JSON-ready."""
+        return {**asdict(self), "eval_name": self.eval_name, "train_name": self.train_name}
+
+
+def build_datasets(
+    records: Path,
+    previous: Path | None,
+    base_out: Path,
+    train_out: Path,
+    *,
+    workload: str,
+    policy: SplitPolicy,
+    previous_train: Path | None = None,
+    workers: int | None = None,
+) -> DatasetsSummary:
+    """Write a workload's eval rows into `base_out` and its training rows into `train_out` (empty or absent folders).
+
+    `previous` is the last version of the base folder: it remembers which side every conversation is on, and must be given
+    whenever there is one. `previous_train` is the last version of the training folder; unchanged files are linked from
+    it. Raises NotEnoughRecords, before anything is written.
+    """
+    summary = read_summary(records)
+    columns = IndexColumns.read(records, summary.segments, policy)
+    before = read_split(previous) if previous is not None else None
+    result = split_rows(columns, policy, before, workload)
+    for folder in (base_out, train_out):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_split(base_out, result.terms, result.known)
+    clusters = result.fates.clusters[result.eval_rows]
+    base_version = write_eval_file(base_out, previous, records, summary.segments, result.eval_rows, clusters)
+    write_rows(base_out, records, summary.segments, result.fates)
+    files = write_training_files(train_out, previous_train, records, summary.segments, result.fates, workers=workers)
+    return DatasetsSummary(
+        workload=workload,
+        usable=result.usable,
+        eval_rows=len(result.eval_rows),
+        train_rows=files.train_rows,
+        validation_rows=files.validation_rows,
+        left_out=result.fates.left_out(),
+        eval_classes=_classes(columns, result, Split.EVAL),
+        train_classes=_classes(columns, result, Split.TRAIN),
+        random_seed=result.terms.random_seed,
+        eval_share=result.terms.eval_share,
+        training_window_end=result.window_end,
+        shards_reused=files.shards_reused,
+        shards_written=files.shards_written,
+        base_version=base_version,
+        train_version=files.data_version,
+        notes=result.notes,
+    )
+
+
+def eval_dataset_name(workload: str, version: str) -> str:
+    """The name of a version of the eval rows."""
+    return f"flywheel-eval-{workload}-{version}"
+
+
+def train_dataset_name(workload: str, version: str) -> str:
+    """The name of a version of the training rows."""
+    return f"flywheel-train-{workload}-{version}"
+
+
+def _classes(columns: IndexColumns, result: SplitResult, split: Split) -> dict[str, int]:
+    counts = np.bincount(columns.kinds[result.fates.splits == split], minlength=len(columns.kind_names))
+    named = Counter({name: int(count) for name, count in zip(columns.kind_names, counts, strict=True) if count})
+    return dict(named.most_common(_SHOWN_CLASSES))

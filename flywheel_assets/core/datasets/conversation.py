@@ -1,0 +1,214 @@
+"""One record seen as a conversation: its training form, its hashes, and the facts splits and profiles need.
+
+What belongs here: pure functions on one canonical record (already through `parse_record`). What does not: many records
+at once (`segments`, `index`), and which side of the exam a conversation falls on (`assignment`).
+
+The hashes are over the training form, because two records that train alike must never sit on both sides of an exam:
+text given as parts equals the same text as a string, and the random ids of the answer's tool calls do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import orjson
+
+from flywheel_assets.core.rows import Json
+
+TOOL_CLASS_PREFIX = "tool:"
+NO_CALL = "no_call"
+TEXT = "text"
+
+_TEXT_PARTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
+_UNSUPPORTED_PARTS = {
+    "image_url": "image",
+    "image": "image",
+    "input_image": "image",
+    "input_audio": "audio",
+    "audio": "audio",
+    "audio_url": "audio",
+}
+_SPOKEN = ("audio", "image")
+
+
+class Facts(NamedTuple):
+    """What the index keeps of one record; the column of each field has its name (`index.SCHEMA` says the types).
+
+    `trace`, `prompt`, `session` and `content` are 64-bit hashes, `session` 0 where there is none. `row_id` is 16 bytes:
+    the hash of the whole conversation. `kind` is `tool:<name of the first call>`, `no_call` (tools were offered, none
+    called) or `text`. `unsupported` is empty, or what the record holds that a text model cannot take. Sizes are bytes of
+    JSON (messages and tools; the answer). The six last fields say where (byte, length) the body holds the prompt and the
+    tools in training form, and the answer message; `prompt_at` is -1 where it does not hold them as they are.
+    """
+
+    trace_id: str
+    trace: int
+    row_id: bytes
+    prompt: int
+    session: int
+    content: int
+    timestamp: float
+    kind: str
+    source: str
+    unsupported: str
+    teacher: str
+    tools: list[str]
+    called: list[str]
+    user_turns: int
+    request_size: int
+    answer_size: int
+    accepted: bool
+    prompt_at: int
+    prompt_bytes: int
+    tools_at: int
+    tools_bytes: int
+    answer_at: int
+    answer_bytes: int
+
+
+def hash64(content: bytes) -> int:
+    """A 64-bit hash of bytes, the same on every machine; never 0, which stands for "none"."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little") or 1
+
+
+def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
+    """The facts of a canonical record. `body` and `content_hash` are those of its `Record`, `record` is the parsed body."""
+    request, response = record["request"], record["response"]
+    answer = answer_message(record)
+    prompt = training_prompt(request)
+    prompt_json = canonical(prompt)
+    tools_json = training_tools(request)
+    completion = training_message(answer)
+    calls = completion.get("tool_calls") or ()
+    digest = hashlib.sha256(prompt_json + tools_json)
+    prompt_hash = digest.digest()
+    digest.update(canonical([completion["content"], [[c["function"]["name"], c["function"]["arguments"]] for c in calls]]))
+    offered = [tool["function"]["name"] for tool in request.get("tools") or ()]
+    called = [call["function"]["name"] for call in calls]
+    session = record.get("session_id")
+    answer_json = canonical(answer)
+    # Canonical bodies hold them in this order, so each search starts where the last one ended.
+    prompt_at = _place(body, b'"messages":', prompt_json, 0)
+    tools_at = _place(body, b'"tools":', tools_json, prompt_at) if offered else prompt_at
+    answer_at = _place(body, b'"message":', answer_json, tools_at)
+    verbatim = min(prompt_at, tools_at, answer_at) >= 0
+    return Facts(
+        trace_id=record["id"],
+        trace=hash64(record["id"].encode()),
+        row_id=digest.digest()[:16],
+        prompt=int.from_bytes(prompt_hash[:8], "little") or 1,
+        session=hash64(f"session:{session}".encode()) if session else 0,
+        content=int.from_bytes(content_hash[:8], "little"),
+        timestamp=record["timestamp"],
+        kind=TOOL_CLASS_PREFIX + called[0] if called else NO_CALL if offered else TEXT,
+        source=record["source"],
+        unsupported=unsupported_content(request, answer),
+        teacher=response.get("model") or request.get("model") or "",
+        tools=offered,
+        called=called,
+        user_turns=user_turns(request),
+        request_size=len(prompt_json) + len(tools_json),
+        answer_size=len(answer_json),
+        accepted=accepted_answers(record) is not None,
+        prompt_at=prompt_at if verbatim else -1,
+        prompt_bytes=len(prompt_json),
+        tools_at=tools_at,
+        tools_bytes=len(tools_json) if offered else 0,
+        answer_at=answer_at,
+        answer_bytes=len(answer_json),
+    )
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys: how canonical records are written, so that parts of them can be found in their bodies."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def user_turns(request: Json) -> int:
+    """How often the user speaks in a request."""
+    return sum([message["role"] == "user" for message in request["messages"]])
+
+
+def answer_message(record: Json) -> Json:
+    """The assistant message of the first choice."""
+    message: Json = record["response"]["choices"][0]["message"]
+    return message
+
+
+def accepted_answers(record: Json) -> list[Json] | None:
+    """Several right answers, where the record brought them as a list of `{function: {parameter: [values]}}`."""
+    answers = record.get("accepted_answers")
+    if type(answers) is not list or not answers or not all(type(answer) is dict for answer in answers):
+        return None
+    return answers
+
+
+def training_prompt(request: Json) -> list[Json]:
+    """The messages of a request in training form."""
+    return [training_message(message) for message in request["messages"]]
+
+
+def training_message(message: Json) -> Json:
+    """One message in training form: `content` always text, arguments JSON strings, nothing a chat template ignores."""
+    content = message.get("content")
+    if len(message) == 2 and type(content) is str:
+        return message
+    form: Json = {"content": content if type(content) is str else _text(message), "role": message["role"]}
+    if calls := message.get("tool_calls"):
+        form["tool_calls"] = [_training_call(call) for call in calls]
+    if call_id := message.get("tool_call_id"):
+        form["tool_call_id"] = call_id
+    if name := message.get("name"):
+        form["name"] = name
+    return form
+
+
+def training_tools(request: Json) -> bytes:
+    """The offered tools as JSON text; `[]` where none are offered."""
+    tools = request.get("tools")
+    return canonical(tools) if tools else b"[]"
+
+
+def unsupported_content(request: Json, answer: Json) -> str:
+    """What of this conversation a text model cannot take: `image`, `audio`, the type of another part, or empty."""
+    for message in (*request["messages"], answer):
+        if message.get("audio"):
+            return "audio"
+        content = message.get("content")
+        if type(content) is list:
+            for part in content:
+                if part["type"] not in _TEXT_PARTS:
+                    return str(_UNSUPPORTED_PARTS.get(part["type"], part["type"]))
+    for modality in request.get("modalities") or ():
+        if modality in _SPOKEN:
+            return str(modality)
+    return ""
+
+
+def _place(body: bytes, key: bytes, part: bytes, start: int) -> int:
+    """Where `part` lies in `body`, at or after `start`; -1 if it does not follow the first `key` there, or `start` is -1."""
+    # Searching for the key and comparing what follows is several times faster than searching for the part.
+    at = body.find(key, start) + len(key) if start >= 0 else -1
+    return at if body.startswith(part, at) and at >= len(key) else -1
+
+
+def _training_call(call: Json) -> Json:
+    function = call["function"]
+    form: Json = {"type": "function", "function": {"name": function["name"], "arguments": function["arguments"]}}
+    if call_id := call.get("id"):
+        form["id"] = call_id
+    return form
+
+
+def _text(message: Json) -> str:
+    content: Any = message.get("content")
+    if content is None:
+        return str(message.get("refusal") or "")
+    return "\n".join([_part_text(part) for part in content])
+
+
+def _part_text(part: Json) -> str:
+    field = _TEXT_PARTS.get(part["type"])
+    # What is no text still has to tell two conversations apart.
+    return str(part.get(field) or "") if field else canonical(part).decode()

@@ -1,0 +1,75 @@
+"""The eval file: `eval_data.jsonl`, the rows a workload is examined on.
+
+What belongs here: writing it from the drawn rows, taking over lines that are already in the previous version. What does
+not: which rows are drawn (`split`), and the form of a line (`rendering`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from flywheel_assets.core.datasets.index import Array, index_tables, row_ids
+from flywheel_assets.core.datasets.rendering import eval_json, eval_lines, read_eval_line
+from flywheel_assets.core.datasets.segments import Segment, read_bodies
+from flywheel_assets.core.rows import Json
+
+EVAL_FILE = "eval_data.jsonl"
+_COLUMNS = ["row_id", "trace_id", "content", "block_offset", "block_bytes", "position"]
+
+
+def write_eval_file(
+    out: Path, previous: Path | None, records: Path, segments: Sequence[Segment], rows: Array, clusters: Array
+) -> str:
+    """Write the eval rows and return their data version (a hash of the lines).
+
+    `rows` are row numbers in the order of the exam, `clusters` their clusters' hashes. Bodies are read only of rows the
+    previous eval file does not hold. Rows that bring accepted answers stand first, so that the field is seen early.
+    """
+    known = {(row["row_id"], row["trace_id"], row["content_hash"]): row for row in _previous_rows(previous)}
+    made: dict[int, Json] = {}
+    names = [f"{cluster:016x}" for cluster in clusters.tolist()]
+    cluster_of = dict(zip(rows.tolist(), names, strict=True))
+    start = 0
+    for segment, table in zip(segments, index_tables(records, segments, _COLUMNS), strict=True):
+        inside = np.sort(rows[(rows >= start) & (rows < start + segment.rows)])
+        if len(inside):
+            made |= _rows_of_segment(records / segment.bodies, table.take(inside - start), inside, cluster_of, known)
+        start += segment.rows
+    ordered = sorted((made[row] for row in rows.tolist()), key=lambda row: "accepted_answers" not in row)
+    lines = eval_lines(ordered)
+    (out / EVAL_FILE).write_bytes(b"".join(lines))
+    return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
+
+
+def _rows_of_segment(
+    bodies: Path, table: pa.Table, rows: Array, cluster_of: dict[int, str], known: dict[tuple[str, str, str], Json]
+) -> dict[int, Json]:
+    """The eval rows among one segment's `rows`; `table` is their part of the index."""
+    ids = row_ids(table).hex()
+    keys = [
+        (ids[32 * at : 32 * at + 32], trace_id, f"{content:016x}")
+        for at, (trace_id, content) in enumerate(
+            zip(table["trace_id"].to_pylist(), table["content"].to_pylist(), strict=True)
+        )
+    ]
+    numbered = list(zip(rows.tolist(), keys, strict=True))
+    made = {row: {**known[key], "cluster": cluster_of[row]} for row, key in numbered if key in known}
+    fresh = np.array([key not in known for key in keys])
+    places = [table[name].to_numpy()[fresh] for name in _COLUMNS[3:]]
+    missing = [(row, key) for row, key in numbered if key not in known]
+    for (row, (row_id, _, content_hash)), body in zip(missing, read_bodies(bodies, *places), strict=True):
+        made[row] = eval_json(orjson.loads(body), row_id, cluster_of[row], content_hash)
+    return made
+
+
+def _previous_rows(previous: Path | None) -> list[Json]:
+    if previous is None:
+        return []
+    with (previous / EVAL_FILE).open("rb") as file:
+        return [read_eval_line(line) for line in file]

@@ -1,0 +1,171 @@
+"""The index of a records folder: one row of facts a record, read by column and never as a dictionary a record.
+
+What belongs here: the columns, reading and writing them, and which rows count. What does not: the bodies (`segments`).
+Memory is a few dozen bytes a record: a million records are some 50 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flywheel_assets.core.datasets.segments import DEAD_FILE, Segment
+
+Array = np.ndarray[tuple[int], np.dtype[Any]]
+
+SCHEMA = pa.schema(
+    [
+        ("trace_id", pa.string()),
+        ("trace", pa.uint64()),
+        ("row_id", pa.binary(16)),
+        ("prompt", pa.uint64()),
+        ("session", pa.uint64()),
+        ("content", pa.uint64()),
+        ("timestamp", pa.float64()),
+        ("kind", pa.string()),
+        ("source", pa.string()),
+        ("unsupported", pa.string()),
+        ("teacher", pa.string()),
+        ("tools", pa.list_(pa.string())),
+        ("called", pa.list_(pa.string())),
+        ("user_turns", pa.int32()),
+        ("request_size", pa.int32()),
+        ("answer_size", pa.int32()),
+        ("accepted", pa.bool_()),
+        ("prompt_at", pa.int32()),
+        ("prompt_bytes", pa.int32()),
+        ("tools_at", pa.int32()),
+        ("tools_bytes", pa.int32()),
+        ("answer_at", pa.int32()),
+        ("answer_bytes", pa.int32()),
+        ("block_offset", pa.int64()),
+        ("block_bytes", pa.int64()),
+        ("position", pa.int64()),
+    ]
+)
+# Values that differ in every row gain nothing from a dictionary and cost the time to try one.
+_DICTIONARIES = [
+    "kind",
+    "source",
+    "unsupported",
+    "teacher",
+    "tools.list.element",
+    "called.list.element",
+    "user_turns",
+    "block_offset",
+    "block_bytes",
+]
+
+
+class Dead(StrEnum):
+    """Why a row no longer counts."""
+
+    SUPERSEDED = "superseded"
+    DUPLICATE = "duplicate"
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a parquet file. (`pq.read_table` would import the dataset machinery first: 0.1 s a process.)"""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=list(columns), use_threads=False)
+
+
+def write_index(path: Path, table: pa.Table) -> None:
+    """Write the index of one segment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=_DICTIONARIES)
+
+
+def index_tables(records: Path, segments: Sequence[Segment], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The index, one table a segment, with these columns only."""
+    for segment in segments:
+        yield read_columns(records / segment.index, columns)
+
+
+def numbers(records: Path, segments: Sequence[Segment], column: str, dtype: Any) -> Array:
+    """One numeric column over all segments, in row order."""
+    values = np.empty(sum(segment.rows for segment in segments), dtype)
+    at = 0
+    for table in index_tables(records, segments, [column]):
+        values[at : at + table.num_rows] = table[column].to_numpy()
+        at += table.num_rows
+    return values
+
+
+def codes(records: Path, segments: Sequence[Segment], column: str) -> tuple[Array, list[str]]:
+    """A text column as int32 codes into the sorted list of its values: the same whatever the order of the rows."""
+    seen: dict[str, int] = {}
+    values = np.empty(sum(segment.rows for segment in segments), np.int32)
+    at = 0
+    for table in index_tables(records, segments, [column]):
+        encoded = table[column].combine_chunks().dictionary_encode()
+        local = np.array([seen.setdefault(name, len(seen)) for name in encoded.dictionary.to_pylist()], np.int32)
+        values[at : at + table.num_rows] = local[encoded.indices.to_numpy()] if len(local) else 0
+        at += table.num_rows
+    names = sorted(seen)
+    place = np.empty(len(names), np.int32)
+    for position, name in enumerate(names):
+        place[seen[name]] = position
+    return (place[values] if names else values), names
+
+
+def row_ids(table: pa.Table) -> bytes:
+    """The `row_id` column of a table as one run of bytes, 16 a row."""
+    column = table["row_id"].combine_chunks()
+    start = column.offset * 16
+    return bytes(column.buffers()[1][start : start + 16 * len(column)]) if len(column) else b""
+
+
+def conversations(records: Path, segments: Sequence[Segment]) -> Array:
+    """The first 64 bits of every row's conversation hash, in row order."""
+    parts = [np.frombuffer(row_ids(table), np.uint64)[::2] for table in index_tables(records, segments, ["row_id"])]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def dead_rows(trace: Array, conversation: Array) -> tuple[Array, Array]:
+    """The rows that do not count: of each trace the last row wins, then of each conversation the first.
+
+    `trace` and `conversation` are 64-bit hashes, one a row. Returns two sorted arrays of row numbers: superseded,
+    duplicate. A duplicate comes back to life when the row it repeated is superseded.
+    """
+    order = np.argsort(trace, kind="stable")
+    in_order = trace[order]
+    last = np.ones(len(order), bool)
+    last[:-1] = in_order[1:] != in_order[:-1]
+    superseded = np.sort(order[~last])
+    alive = np.ones(len(trace), bool)
+    alive[superseded] = False
+    rows = np.flatnonzero(alive)
+    first = np.zeros(len(rows), bool)
+    first[np.unique(conversation[rows], return_index=True)[1]] = True
+    return superseded, rows[~first]
+
+
+def write_dead(folder: Path, superseded: Array, duplicates: Array) -> None:
+    """Write `dead.parquet`."""
+    rows = np.concatenate([superseded, duplicates])
+    reasons = [str(Dead.SUPERSEDED)] * len(superseded) + [str(Dead.DUPLICATE)] * len(duplicates)
+    table = pa.table({"row": pa.array(rows, pa.int64()), "reason": pa.array(reasons, pa.string())})
+    pq.write_table(table, folder / DEAD_FILE)
+
+
+def read_dead(folder: Path) -> tuple[Array, Array]:
+    """Superseded and duplicate rows, as `write_dead` was given them."""
+    table = read_columns(folder / DEAD_FILE, ["row", "reason"])
+    rows = table["row"].to_numpy()
+    superseded = table["reason"].to_numpy(zero_copy_only=False) == str(Dead.SUPERSEDED)
+    return rows[superseded], rows[~superseded]
+
+
+def alive_rows(folder: Path, rows: int) -> Array:
+    """Which of a folder's rows count, as a mask."""
+    alive = np.ones(rows, bool)
+    for dead in read_dead(folder):
+        alive[dead] = False
+    return alive

@@ -1,0 +1,187 @@
+"""The profile of a workload: what kind of LLM calls its records are, and whether this platform can work with them.
+
+What belongs here: counting over the index, and the rule that names the type. What does not: choosing rows (`build`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flywheel_assets.core.datasets.conversation import NO_CALL, TEXT
+from flywheel_assets.core.datasets.index import alive_rows, index_tables
+from flywheel_assets.core.datasets.segments import read_summary
+from flywheel_assets.core.records import RejectReason
+from flywheel_assets.core.rows import Json, WorkloadType
+
+UNSUPPORTED = "unsupported"
+# A small text model that takes over takes all of the traffic. A stray image in a hundred records can be routed around
+# it; more than that is a part of the workload it would fail on.
+MAX_UNSUPPORTED_SHARE = 0.01
+# Some workloads offer other tools in every request; a profile is read by people.
+SHOWN_TOOLS = 200
+_COLUMNS = (
+    "timestamp",
+    "kind",
+    "source",
+    "unsupported",
+    "teacher",
+    "tools",
+    "called",
+    "user_turns",
+    "request_size",
+    "answer_size",
+)
+_NON_CHAT = str(RejectReason.NOT_CHAT)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """One tool of the inventory: in how many records it was offered, and how often it was called."""
+
+    name: str
+    offered: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Percentiles of a length, in bytes of JSON."""
+
+    p50: int
+    p95: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadProfile:
+    """What a workload's records are. `type` is a `WorkloadType`, or `unsupported` and then `reason` says why.
+
+    Counts are of records that count (no duplicates, none superseded). `unsupported` counts what a text model cannot
+    take, by kind (`image`, `audio`, `not_chat`, another content part's type); those rows are in no dataset. `tools` are
+    the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
+    assistant's messages. `first`, `last`: epoch seconds, None without records.
+    """
+
+    type: str
+    reason: str | None
+    records: int
+    call_records: int
+    no_call_records: int
+    text_records: int
+    multi_turn_records: int
+    unsupported: dict[str, int]
+    tools: tuple[ToolUse, ...]
+    distinct_tools: int
+    sources: dict[str, int]
+    teachers: dict[str, int]
+    requests: Lengths
+    answers: Lengths
+    first: float | None
+    last: float | None
+
+    @property
+    def supported(self) -> bool:
+        """Whether datasets can be made of this workload."""
+        return self.type != UNSUPPORTED
+
+    def to_json(self) -> Json:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None) -> WorkloadProfile:
+    """Profile a records folder.
+
+    A workload is `tool_calling` as soon as one record offers tools (a model that takes over must handle those too, and
+    text-only records beside them are scored as text), else `generic`. It is `unsupported` where more than
+    `MAX_UNSUPPORTED_SHARE` of the traffic is image, audio or not chat. `refused` are counts by reason of records the
+    trace store refused before they could get here; those of the folder's own quarantine are counted anyway.
+    """
+    summary = read_summary(records)
+    alive = alive_rows(records, summary.rows)
+    counts: dict[str, Counter[str]] = {
+        name: Counter() for name in ("kind", "source", "unsupported", "teacher", "tools", "called")
+    }
+    lengths: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {"request_size": [], "answer_size": []}
+    multi_turn = 0
+    times: list[float] = []
+    at = 0
+    for whole in index_tables(records, summary.segments, _COLUMNS):
+        table = whole.filter(pa.array(alive[at : at + whole.num_rows]))
+        at += whole.num_rows
+        for name, counter in counts.items():
+            counter.update(_value_counts(table[name]))
+        for name, parts in lengths.items():
+            parts.append(table[name].to_numpy())
+        multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
+        if table.num_rows:
+            seconds = table["timestamp"].to_numpy()
+            times += [float(seconds.min()), float(seconds.max())]
+    del counts["unsupported"][""]
+    unsupported = counts["unsupported"]
+    unsupported[_NON_CHAT] += summary.rejected.get(_NON_CHAT, 0) + (refused or {}).get(_NON_CHAT, 0)
+    unsupported = +unsupported
+    kinds = counts["kind"]
+    records_seen = summary.records + unsupported[_NON_CHAT]
+    kind, reason = _type(unsupported, records_seen, offers_tools=bool(counts["tools"]))
+    return WorkloadProfile(
+        type=kind,
+        reason=reason,
+        records=summary.records,
+        call_records=summary.records - kinds[NO_CALL] - kinds[TEXT],
+        no_call_records=kinds[NO_CALL],
+        text_records=kinds[TEXT],
+        multi_turn_records=multi_turn,
+        unsupported=_by_count(unsupported),
+        distinct_tools=len(counts["tools"]),
+        tools=tuple(
+            ToolUse(name, counts["tools"][name], counts["called"][name])
+            for name in list(_by_count(counts["tools"] | counts["called"]))[:SHOWN_TOOLS]
+        ),
+        sources=_by_count(counts["source"]),
+        teachers=_by_count(counts["teacher"]),
+        requests=_percentiles(lengths["request_size"]),
+        answers=_percentiles(lengths["answer_size"]),
+        first=min(times, default=None),
+        last=max(times, default=None),
+    )
+
+
+def _type(unsupported: Counter[str], records: int, *, offers_tools: bool) -> tuple[str, str | None]:
+    bad = unsupported.total()
+    if bad and bad > MAX_UNSUPPORTED_SHARE * records:
+        kinds = ", ".join(
+            f"{count} {_IN_WORDS.get(kind, f'with {kind} content')}" for kind, count in _by_count(unsupported).items()
+        )
+        return UNSUPPORTED, (
+            f"{bad} of {records} records cannot be taken over by a text model ({kinds}). Only text chat completions are "
+            "supported: log this traffic under a workload_id of its own."
+        )
+    return (WorkloadType.TOOL_CALLING if offers_tools else WorkloadType.GENERIC).value, None
+
+
+_IN_WORDS = {"image": "with images", "audio": "with audio", _NON_CHAT: "not chat completions"}
+
+
+def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    counted = pc.value_counts(values)
+    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+
+
+def _by_count(counter: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _percentiles(parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]]) -> Lengths:
+    values = np.concatenate(parts) if parts else np.empty(0, np.int32)
+    if not len(values):
+        return Lengths(0, 0)
+    p50, p95 = np.percentile(values, [50, 95], method="nearest")
+    return Lengths(int(p50), int(p95))

@@ -1,0 +1,143 @@
+"""Rows as JSON lines: training rows (prompt, tools, completion) and eval rows (an OpenAI request and its reference).
+
+What belongs here: the form of one line, and back. What does not: which rows are written (`split`) and where (`build`).
+
+`datasets.load_dataset("json")` infers types from the first 10 MB of the first file and fails on what comes later with
+other fields, unless it saw objects with different fields, which it then keeps as JSON. So the first line of a file names
+every optional field (null where absent); readers here drop those nulls again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from flywheel_assets.core.datasets.conversation import (
+    accepted_answers,
+    answer_message,
+    training_message,
+    training_prompt,
+    training_tools,
+    user_turns,
+)
+from flywheel_assets.core.rows import Answer, EvalRow, Json
+
+_OPTIONAL_IN_MESSAGES = ("name", "tool_call_id", "tool_calls")
+# Never all set at once, so at least one is null in the first line and absent from another.
+_OPTIONAL_IN_REQUESTS = (
+    "frequency_penalty",
+    "logit_bias",
+    "n",
+    "response_format",
+    "seed",
+    "stop",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_p",
+    "user",
+)
+# How an answer was delivered is no part of the question, and an exam is never streamed.
+_NOT_EXAMINED = frozenset({"stream", "stream_options"})
+
+
+def training_line(row_id: str, prompt: bytes, tools: bytes, answer: Json) -> bytes:
+    """One training row. `prompt` (messages) and `tools` are JSON in training form, `answer` the assistant message.
+
+    `tools` becomes a JSON string: Arrow would merge the schemas of all tools into one.
+    """
+    return b'{"row_id":"%b","prompt":%b,"tools":%b,"completion":%b}\n' % (
+        row_id.encode(),
+        prompt,
+        orjson.dumps(tools.decode()),
+        orjson.dumps([training_message(answer)], option=orjson.OPT_SORT_KEYS),
+    )
+
+
+def training_line_of(row_id: str, record: Json) -> bytes:
+    """The training row of a record."""
+    prompt = orjson.dumps(training_prompt(record["request"]), option=orjson.OPT_SORT_KEYS)
+    return training_line(row_id, prompt, training_tools(record["request"]), answer_message(record))
+
+
+def first_training_line(line: bytes) -> bytes:
+    """A training row as the first of a file: its first messages name every optional field."""
+    row = orjson.loads(line)
+    for messages in (row["prompt"], row["completion"]):
+        messages[0] = {**dict.fromkeys(_OPTIONAL_IN_MESSAGES), **messages[0]}
+    return orjson.dumps(row) + b"\n"
+
+
+def read_training_line(line: bytes) -> Json:
+    """A training row as a dictionary, optional fields that are null dropped."""
+    row: Json = orjson.loads(line)
+    for messages in (row["prompt"], row["completion"]):
+        messages[0] = _without_nulls(messages[0])
+    return row
+
+
+def eval_json(record: Json, row_id: str, cluster: str, content_hash: str) -> Json:
+    """The eval row of a record. `content_hash` tells whether a row read back is still that of the record."""
+    request = {name: value for name, value in record["request"].items() if value is not None and name not in _NOT_EXAMINED}
+    message = _without_nulls(answer_message(record))
+    row: Json = {
+        "row_id": row_id,
+        "trace_id": record["id"],
+        "cluster": cluster,
+        "suite_turns": "multi_turn" if user_turns(request) > 1 else "single_turn",
+        "suite_complexity": None,
+        "suite_domain": None,
+        "request": request,
+        "response": {"choices": [{"message": {"content": None, **message}}]},
+        "content_hash": content_hash,
+    }
+    if (accepted := accepted_answers(record)) is not None:
+        row["accepted_answers"] = orjson.dumps(accepted).decode()
+    return row
+
+
+def eval_lines(rows: list[Json]) -> list[bytes]:
+    """Eval rows as lines of one file."""
+    lines = []
+    has_accepted = any("accepted_answers" in row for row in rows)
+    for position, row in enumerate(rows):
+        shown = {**row, "accepted_answers": row.get("accepted_answers")} if has_accepted else row
+        if position == 0:
+            message = {"refusal": None, "tool_calls": None, **row["response"]["choices"][0]["message"]}
+            request = {**dict.fromkeys(_OPTIONAL_IN_REQUESTS), **row["request"]}
+            shown = {**shown, "request": request, "response": {"choices": [{"message": message}]}}
+        lines.append(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS) + b"\n")
+    return lines
+
+
+def read_eval_line(line: bytes) -> Json:
+    """An eval row as `eval_json` made it."""
+    row: Json = orjson.loads(line)
+    row["request"] = _without_nulls(row["request"])
+    message = row["response"]["choices"][0]["message"]
+    row["response"]["choices"][0]["message"] = {"content": None, **_without_nulls(message)}
+    if row.get("accepted_answers", "") is None:
+        del row["accepted_answers"]
+    return row
+
+
+def eval_row(row: Json) -> EvalRow:
+    """An eval row as the rest of the platform knows it."""
+    message: Json = row["response"]["choices"][0]["message"]
+    accepted = orjson.loads(row["accepted_answers"]) if row.get("accepted_answers") else None
+    return EvalRow(
+        row_id=row["row_id"],
+        trace_id=row["trace_id"],
+        cluster=row["cluster"],
+        request=row["request"],
+        reference=Answer.from_message({**message, "content": training_message(message)["content"] or None}),
+        suite_turns=row["suite_turns"],
+        suite_complexity=row["suite_complexity"],
+        suite_domain=row["suite_domain"],
+        accepted=tuple(accepted) if accepted else None,
+    )
+
+
+def _without_nulls(value: dict[str, Any]) -> Json:
+    return {name: item for name, item in value.items() if item is not None}

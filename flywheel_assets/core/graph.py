@@ -1,0 +1,137 @@
+"""The graph: which assets a flywheel has, how each is partitioned and what it is made from.
+
+The one table that the planner, the Dagster assets and the documentation are built from. What belongs here: names, scopes,
+dependencies, groups, code versions. What does not: how an asset is made (`assets`) or when (`core.planner`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+from flywheel_assets.core.rows import Json, Variant
+
+
+class Scope(StrEnum):
+    """What one partition of an asset stands for."""
+
+    ALL = "all"
+    WORKLOAD = "workload"
+    CELL = "cell"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Partition:
+    """A workload, a cell (workload and candidate), or, with neither, everything."""
+
+    workload: str = ""
+    candidate: str = ""
+
+    @property
+    def scope(self) -> Scope:
+        """The scope this partition belongs to."""
+        if self.candidate:
+            return Scope.CELL
+        return Scope.WORKLOAD if self.workload else Scope.ALL
+
+    @property
+    def path(self) -> str:
+        """A relative path that names the partition: `all`, `<workload>` or `<workload>/<candidate>`."""
+        return "/".join(part for part in (self.workload, self.candidate) if part) or "all"
+
+    def __str__(self) -> str:
+        return " x ".join(part for part in (self.workload, self.candidate) if part) or "everything"
+
+
+EVERYTHING = Partition()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One asset. `code_version` is raised by hand whenever the same inputs would give another meaning."""
+
+    name: str
+    scope: Scope
+    deps: tuple[str, ...]
+    group: str
+    code_version: str = "1"
+
+
+TRACES = "traces"
+RECORDS = "records"
+PROFILE = "workload_profile"
+BASE = "datasets/base"
+TRAIN = "datasets/train"
+VALIDATION_EVAL = "evals/validation"
+PREFIX = "prefix"
+FINETUNE_DECISION = "finetune_decision"
+ADAPTER = "adapter"
+EVALS: Mapping[Variant, str] = {variant: f"evals/{variant}" for variant in Variant}
+COMPARISON = "comparison"
+DECISION = "decision"
+CATALOG = "model_catalog"
+
+NODES: tuple[Node, ...] = (
+    Node(TRACES, Scope.WORKLOAD, (), "capture"),
+    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets"),
+    Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets"),
+    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
+    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
+    Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation"),
+    Node(PREFIX, Scope.CELL, (TRAIN,), "context"),
+    # On `train` too: without rows to learn from there is nothing to decide, and no run is started just for that.
+    Node(FINETUNE_DECISION, Scope.CELL, (TRAIN, VALIDATION_EVAL), "training"),
+    Node(ADAPTER, Scope.CELL, (TRAIN, FINETUNE_DECISION), "training"),
+    Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation"),
+    Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation"),
+    Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation"),
+    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision"),
+    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision"),
+    Node(CATALOG, Scope.ALL, (DECISION,), "distribution"),
+)
+BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
+
+# Assets that exist only where something asks for them: in any other finetune mode nobody may look at validation rows.
+OPTIONAL_DEPS: Mapping[str, frozenset[str]] = {FINETUNE_DECISION: frozenset({VALIDATION_EVAL})}
+
+# Fan-ins that wait for every upstream partition to *end*, well or badly; everything else needs its upstream to be good.
+TOLERATES_FAILED_UPSTREAM = frozenset({COMPARISON, CATALOG})
+
+
+def scope_of(asset: str) -> Scope:
+    """How an asset is partitioned."""
+    return BY_NAME[asset].scope
+
+
+def upstream_partitions(dep: str, partition: Partition, workloads: Mapping[str, tuple[str, ...]]) -> Iterator[Partition]:
+    """The partitions of `dep` that `partition` of a downstream asset reads.
+
+    `workloads` maps each workload to the candidates examined on it.
+    """
+    scope = BY_NAME[dep].scope
+    if scope is Scope.WORKLOAD and partition.workload:
+        yield Partition(partition.workload)
+    elif scope is Scope.WORKLOAD:
+        yield from (Partition(workload) for workload in sorted(workloads))
+    elif partition.candidate:
+        yield partition
+    else:
+        yield from (Partition(partition.workload, candidate) for candidate in workloads.get(partition.workload, ()))
+
+
+def inputs_key(name: str, upstream: Mapping[str, str], settings_slice: Json) -> str:
+    """The identity of one computation: asset, code version, upstream data versions, settings read (32 hex digits).
+
+    `upstream` maps `<asset>@<partition path>` to the data version (or terminal state) found there.
+    """
+    content = {
+        "asset": name,
+        "code_version": BY_NAME[name].code_version,
+        "upstream": dict(upstream),
+        "settings": settings_slice,
+    }
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

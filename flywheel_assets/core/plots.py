@@ -1,0 +1,131 @@
+"""Plots: the few pictures a person looks for, as PNG bytes.
+
+matplotlib is imported inside the functions: most commands draw nothing and must not wait for it. Figures are made without
+pyplot, so drawing is safe in any thread and needs no display.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.predictions import Score
+from flywheel_assets.core.rows import Variant
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 110
+_PANEL_WIDTH, _ROW_HEIGHT = 4.6, 0.42
+_COLOURS = {Variant.BASE: "#8a8f98", Variant.PREFIXED: "#3b7dd8", Variant.CUSTOMIZED: "#1f9d62"}
+_HOLE_COLOUR = "#b03a2e"
+_HEADLINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """One score at one time; points of one `label` are joined."""
+
+    when: datetime
+    label: str
+    value: float
+    low: float
+    high: float
+
+
+def leaderboard_png(comparison: Comparison, metrics: Sequence[str] = ()) -> bytes:
+    """Every arm with its 95% intervals, one panel a metric; holes are named in their place.
+
+    `metrics` defaults to the first three that apply to any row.
+    """
+    shown = (
+        list(metrics) or [metric for metric in comparison.reference if metric in comparison.reference_scores][:_HEADLINES]
+    )
+    height = 1.3 + _ROW_HEIGHT * max(2, len(comparison.arms))
+    figure = _figure(_PANEL_WIDTH * max(1, len(shown)) + 1.6, height)
+    panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
+    for panel, metric in zip(panels, shown, strict=False):
+        reference = comparison.reference_scores.get(metric)
+        if reference:
+            panel.axvline(reference.value, color="#444444", linestyle=":", linewidth=1)
+        for place, arm in enumerate(comparison.arms):
+            score = arm.report.scores.get(metric) if arm.report else None
+            if score is None:
+                panel.text(
+                    0.02, place, arm.state if not arm.is_ok else "no rows", color=_HOLE_COLOUR, va="center", fontsize=8
+                )
+                continue
+            panel.errorbar(
+                score.value, place, xerr=_reach(score), fmt="o", color=_COLOURS[arm.variant], capsize=3, markersize=6
+            )
+        panel.set_title(metric, fontsize=10)
+        panel.set_xlim(-0.03, 1.03)
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(comparison.arms)), [arm.label for arm in comparison.arms], fontsize=8)
+    panels[0].set_ylim(len(comparison.arms) - 0.5, -0.5)
+    figure.suptitle(f"{comparison.workload}: 95% intervals, dotted line = reference", fontsize=10)
+    return _png(figure)
+
+
+def loss_curve_png(training: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]] = ()) -> bytes:
+    """Loss over optimizer steps, (step, loss) each; validation losses are drawn beside them where there are any."""
+    figure = _figure(6.4, 3.6)
+    axes = figure.subplots()
+    for points, label, style in ((training, "training", "-"), (validation, "validation", "o--")):
+        if points:
+            axes.plot([step for step, _ in points], [loss for _, loss in points], style, label=label, linewidth=1.5)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    if training or validation:
+        axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def score_history_png(points: Sequence[HistoryPoint], title: str = "score over time") -> bytes:
+    """Scores over time with their intervals, one line a label."""
+    figure = _figure(7.2, 3.8)
+    axes = figure.subplots()
+    for label in dict.fromkeys(point.label for point in points):
+        line = sorted((point for point in points if point.label == label), key=lambda point: point.when)
+        values = [point.value for point in line]
+        reach = [[p.value - p.low for p in line], [p.high - p.value for p in line]]
+        axes.errorbar([_day(point.when) for point in line], values, yerr=reach, fmt="o-", capsize=3, label=label)
+    axes.xaxis_date()
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    if points:
+        axes.legend(fontsize=8)
+    figure.autofmt_xdate()
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    out = io.BytesIO()
+    # Without the software's name and version, the same figure gives the same bytes.
+    FigureCanvasAgg(figure)
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _day(when: datetime) -> float:
+    """Days since 1970, which is what matplotlib's date axis counts in."""
+    return when.timestamp() / 86400
+
+
+def _reach(score: Score) -> list[list[float]]:
+    return [[max(0.0, score.value - score.low)], [max(0.0, score.high - score.value)]]

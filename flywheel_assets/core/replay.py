@@ -1,0 +1,101 @@
+"""Replay: a logged request as it is put to a small model, and the answer in what comes back.
+
+What belongs here: which fields of the log are repeated, where a prefix goes, what an OpenAI chat completion must hold.
+What does not: sending it (`resources.evaluation`).
+
+Answers are taken as the server gives them. A `<tool_call>` that the server left in the text stays text: parsing it here
+would lift one engine's score and not another's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flywheel_assets.core.rows import Answer, Json
+
+# What of a logged request says *what* was asked. The rest says how the teacher sampled, who asked, or how the answer
+# travelled (temperature, top_p, n, seed, penalties, logprobs, stream, user, metadata, store, ...): not ours to repeat.
+REPLAYED_FIELDS = (
+    "messages",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "functions",
+    "function_call",
+    "response_format",
+    "stop",
+    "max_tokens",
+    "max_completion_tokens",
+)
+SEED = 0
+_NEEDS_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+_INSTRUCTING = ("system", "developer")
+_SHOWN_BYTES = 80
+
+
+class UnusableAnswerError(ValueError):
+    """A response holds no answer; the message says what it holds instead."""
+
+
+def greedy_request(
+    request: Mapping[str, Any],
+    *,
+    model: str,
+    prefix_messages: Sequence[Json] = (),
+    max_tokens: int,
+    extra: Mapping[str, Any] | None = None,
+) -> Json:
+    """The greedy replay of a logged request, as it is sent.
+
+    Messages, tools and `tool_choice` are those of the log; nothing is forced that was not. The prefix goes behind the
+    leading system messages and before everything else: the instructions stay first, the real question stays last.
+    `max_tokens` bounds the answer where the log sets no bound; `extra` is what the endpoint needs beside.
+    """
+    body = {name: request[name] for name in REPLAYED_FIELDS if request.get(name) is not None}
+    if not body.get("tools"):
+        # Servers refuse an empty list of tools, and a choice among none.
+        body = {name: value for name, value in body.items() if name not in _NEEDS_TOOLS}
+    body["messages"] = _with_prefix(request["messages"], prefix_messages)
+    if "max_tokens" not in body and "max_completion_tokens" not in body:
+        body["max_tokens"] = max_tokens
+    return {**body, "model": model, "temperature": 0, "seed": SEED, **(extra or {})}
+
+
+def _with_prefix(messages: Sequence[Json], prefix: Sequence[Json]) -> list[Json]:
+    start = next((at for at, message in enumerate(messages) if message["role"] not in _INSTRUCTING), len(messages))
+    return [*messages[:start], *prefix, *messages[start:]]
+
+
+def read_completion(content: bytes) -> tuple[Answer, int | None, int | None]:
+    """The answer in a chat completion (its first choice counts), its prompt tokens and its completion tokens.
+
+    Raises UnusableAnswerError when it is no chat completion.
+    """
+    try:
+        completion = json.loads(content)
+    except ValueError:
+        raise UnusableAnswerError(f"not JSON: {content[:_SHOWN_BYTES]!r}") from None
+    try:
+        usage = completion.get("usage") or {}
+        return _answer(completion["choices"][0]["message"]), usage.get("prompt_tokens"), usage.get("completion_tokens")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        fault = f"{type(error).__name__}: {error}"
+        raise UnusableAnswerError(f"no chat completion ({fault}): {content[:_SHOWN_BYTES]!r}") from None
+
+
+def _answer(message: Mapping[str, Any]) -> Answer:
+    calls = [dict(call["function"]) for call in message.get("tool_calls") or ()]
+    if legacy := message.get("function_call"):
+        calls.append(dict(legacy))
+    for call in calls:
+        # Some servers answer with the arguments parsed: the same JSON, as text again.
+        if not isinstance(call["arguments"], str):
+            call["arguments"] = json.dumps(call["arguments"])
+        if not isinstance(call["name"], str):
+            raise TypeError("a tool call without a name")
+    text = message.get("content")
+    if text is not None and not isinstance(text, str):
+        raise TypeError("content that is not text")
+    return Answer.from_message({"content": text, "tool_calls": [{"function": call} for call in calls]})

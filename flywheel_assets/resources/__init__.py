@@ -1,0 +1,1 @@
+"""The outside world: trace stores, artifacts, training, serving, evaluation. Nothing here decides what to compute."""

@@ -1,0 +1,101 @@
+"""Doctor: what is configured, what of it is there, and of which version. Never a secret, only whether one is set."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+
+from flywheel_assets import __version__, system
+from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import model_path
+from flywheel_assets.resources.serving import Serving, ServingError
+from flywheel_assets.settings import Candidate, Settings
+
+_TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo")
+_SERVING_PACKAGES = ("xllamacpp",)
+_BASE_PACKAGES = ("dagster", "openai", "pyarrow")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `advice` is the next step where it is not ok."""
+
+    what: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+    def to_json(self) -> Json:
+        """A JSON-ready form."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything flywheel.yaml names. Reaches out to configured endpoints only."""
+    return [*_machine(settings), *_packages(settings), *_stores(settings), *_candidates(settings)]
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    faults = system.faults()
+    yield Finding("machine", not faults, "; ".join(faults) or f"supported: {system.SUPPORTED}")
+    free = shutil.disk_usage(settings.root).free / 1e9
+    yield Finding("disk", free > 2, f"{free:.0f} GB free", "" if free > 2 else "free some space: adapters need room")
+    yield Finding("settings", True, f"{settings.root / 'flywheel.yaml'}, home {settings.home}, version {__version__}")
+
+
+def _packages(settings: Settings) -> Iterator[Finding]:
+    yield Finding("base packages", True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _BASE_PACKAGES))
+    local = [candidate for candidate in settings.candidates if not candidate.is_remote]
+    if local:
+        yield _installed("serving", _SERVING_PACKAGES)
+    if any(candidate.trainable for candidate in local):
+        yield _installed("training", _TRAINING_PACKAGES)
+
+
+def _installed(what: str, packages: tuple[str, ...]) -> Finding:
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        return Finding(f"{what} packages", False, f"not installed: {', '.join(missing)}", "run `make setup`")
+    return Finding(f"{what} packages", True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages))
+
+
+def _stores(settings: Settings) -> Iterator[Finding]:
+    try:
+        summaries = Flywheel.at_home(settings).traces.workloads()
+    except sqlite3.DatabaseError as error:
+        yield Finding("trace store", False, str(error), f"move {settings.home / 'traces.sqlite'} aside and ingest again")
+        return
+    records = sum(summary.count for summary in summaries)
+    advice = "" if summaries else "`flywheel ingest FILE`, or `make demo`"
+    yield Finding("trace store", True, f"{records:,} records of {len(summaries)} workloads", advice)
+
+
+def _candidates(settings: Settings) -> Iterator[Finding]:
+    for candidate in settings.candidates:
+        yield _endpoint(candidate) if candidate.is_remote else _weights(settings, candidate)
+
+
+def _weights(settings: Settings, candidate: Candidate) -> Finding:
+    path = model_path(settings, candidate)
+    if path.is_file():
+        return Finding(f"candidate {candidate.id}", True, f"{path} ({path.stat().st_size / 1e6:.0f} MB)")
+    if path.is_dir():
+        return Finding(f"candidate {candidate.id}", True, str(path))
+    advice = "`make demo` fetches the demo's models; otherwise mend `model` in flywheel.yaml"
+    return Finding(f"candidate {candidate.id}", False, f"{path} does not exist", advice)
+
+
+def _endpoint(candidate: Candidate) -> Finding:
+    key = candidate.api_key_env
+    known = "" if key is None else f", {key} is {'set' if os.environ.get(key) else 'NOT set'}"
+    try:
+        with Serving().deployed(candidate, adapter_gguf=None, owner="doctor") as endpoint:
+            return Finding(f"candidate {candidate.id}", True, f"{endpoint.base_url} serves {endpoint.model}{known}")
+    except ServingError as error:
+        return Finding(f"candidate {candidate.id}", False, f"{candidate.model}{known}", str(error))

@@ -1,0 +1,78 @@
+"""The flywheel at one home: its settings, its trace store and its artifacts, and its state as the planner sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from flywheel_assets.core.graph import NODES, Partition, Scope
+from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
+from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.artifacts import ArtifactStore
+from flywheel_assets.resources.inputs import settings_slice, wanted
+from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore
+from flywheel_assets.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Flywheel:
+    """What every asset body, sensor and command needs of the flywheel it works for."""
+
+    settings: Settings
+    traces: TraceStore
+    artifacts: ArtifactStore
+
+    @classmethod
+    def at_home(cls, settings: Settings) -> Flywheel:
+        """The flywheel that lives in `settings.home`."""
+        return cls(settings, LocalTraceStore(settings.home / "traces.sqlite"), ArtifactStore(settings.home / "artifacts"))
+
+    def settings_slice(self, asset: str, partition: Partition) -> Json:
+        """What a partition of an asset reads from the settings."""
+        return settings_slice(self.settings, asset, partition)
+
+    def workloads(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
+        """Every workload of the trace store (or those named), with the candidates examined on it."""
+        known = [summary.slug for summary in self.traces.workloads()] if only is None else list(only)
+        return {slug: tuple(c.id for c in self.settings.candidates_of(slug)) for slug in sorted(known)}
+
+    def state(self, only: Iterable[str] | None = None, announced: Mapping[Target, str] | None = None) -> FlywheelState:
+        """What the planner looks at. `announced` maps targets to the data version of their latest materialization;
+        None takes every event for granted (a body does: it is about to emit its own)."""
+        workloads = self.workloads(only)
+        watermarks = {slug: self.traces.watermark(slug) for slug in workloads if self.traces.summary(slug).count}
+        published: dict[Target, Published] = {}
+        failures: dict[Target, Failure] = {}
+        for target in _targets(workloads):
+            if (version := self.artifacts.published(*target)) is not None:
+                heard = announced is None or announced.get(target) == version.data_version
+                published[target] = version if heard else _unannounced(version)
+            if (failure := self.artifacts.failure(*target)) is not None:
+                failures[target] = failure
+        return FlywheelState(
+            workloads=workloads,
+            watermarks=watermarks,
+            settings_slice=self.settings_slice,
+            wanted=partial(wanted, self.settings),
+            published=published,
+            failures=failures,
+        )
+
+
+def _unannounced(version: Published) -> Published:
+    return Published(
+        version.inputs_key, version.data_version, version.state, version.reason, version.blocked, announced=False
+    )
+
+
+def _targets(workloads: Mapping[str, tuple[str, ...]]) -> Iterable[Target]:
+    for node in NODES:
+        if node.scope is Scope.ALL:
+            yield node.name, Partition()
+            continue
+        for workload, candidates in workloads.items():
+            if node.scope is Scope.WORKLOAD:
+                yield node.name, Partition(workload)
+            else:
+                yield from ((node.name, Partition(workload, candidate)) for candidate in candidates)

@@ -1,0 +1,176 @@
+"""Ingest: from log files to a trace store, with a count of everything.
+
+What belongs here: the order of the work (check, read, parse, store in batches) and the report. What does not: files and
+compression (`log_lines`), parsing (`core.records`, `parse_workers`), storage (`trace_stores`).
+
+A line is atomic: it is a record, a reject or a blank. Stored batches stay stored whatever happens later, and ingesting
+the same files again changes nothing but the count of duplicates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flywheel_assets.core.records import Record
+from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
+from flywheel_assets.resources.log_lines import STDIN, Chunk, LogFileError, check_readable, read_chunks
+from flywheel_assets.resources.parse_workers import Parsed, ParseOptions, ParseWorkerError, parse_chunks
+from flywheel_assets.resources.trace_stores.base import RejectedLine, TraceStore
+
+# One commit a batch. Larger ones store faster (ids arrive in random order), this one still fits in some 50 MB.
+_BATCH_RECORDS = 5000
+_BATCH_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest changed.
+
+    `new` counts records stored: ids never seen before and known ids whose content changed (`updated` of them);
+    `duplicate` known ids with the same content; `rejected` refused lines, by name in `reasons`, whether or not they had
+    been refused before; `workloads` is `new` by slug.
+    """
+
+    new: int = 0
+    updated: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    workloads: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fixed form of `flywheel ingest --json`."""
+        return {
+            "new": self.new,
+            "duplicate": self.duplicate,
+            "rejected": self.rejected,
+            "reasons": dict(self.reasons),
+            "workloads": dict(self.workloads),
+        }
+
+
+class IngestError(Exception):
+    """Ingest could not do all of its work; `report` is what it did, and None where it did not begin."""
+
+    def __init__(self, message: str, report: IngestReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def ingest(
+    sources: Sequence[str | Path],
+    store: TraceStore,
+    *,
+    default_workload: str | None = None,
+    source: str | None = None,
+    max_bytes: int = 4_000_000,
+    progress: Callable[[int, str], None] | None = None,
+    workers: int | None = None,
+) -> IngestReport:
+    """Read log files (`-` is standard input; plain, gzip or zstd, told by content) into a trace store.
+
+    `default_workload` and `source` fill in where a record names none. Lines over `max_bytes` are rejected unread.
+    `progress` is called after each batch with the lines taken so far and the log they come from. `workers` is the number
+    of parsing processes for long inputs (default: by the CPUs).
+
+    Raises IngestError before anything is read if a file is missing or `default_workload` is no workload id; and after
+    everything readable is stored, with the report, if a file was cut off or damaged. TraceStoreError passes through.
+    """
+    origins = _checked(sources, default_workload, source)
+    failures: list[LogFileError] = []
+    work = _Work(store, progress)
+    options = ParseOptions(max_bytes, default_workload, source)
+    try:
+        for parsed in parse_chunks(_all_chunks(origins, max_bytes, failures), options, workers=workers):
+            work.take(parsed)
+    except ParseWorkerError as error:
+        work.store()
+        raise IngestError(str(error), work.report()) from error
+    work.store()
+    if failures:
+        raise IngestError("\n".join(str(failure) for failure in failures), work.report()) from failures[0]
+    return work.report()
+
+
+def _checked(sources: Sequence[str | Path], default_workload: str | None, source: str | None) -> list[str]:
+    origins = [str(origin) for origin in sources]
+    if not origins:
+        raise IngestError(f"no log file given. Name at least one, or `{STDIN}` for standard input.")
+    if origins.count(STDIN) > 1:
+        raise IngestError(f"`{STDIN}` (standard input) is given {origins.count(STDIN)} times; it can be read once.")
+    if source == "":
+        raise IngestError("the source name is empty. Leave it out, or name one.")
+    try:
+        if default_workload is not None:
+            workload_slug(default_workload)
+        for origin in origins:
+            check_readable(origin)
+    except BadWorkloadId as error:
+        raise IngestError(f"the default workload cannot be used: {error}.") from error
+    except LogFileError as error:
+        raise IngestError(f"{error} Nothing was ingested.") from error
+    return origins
+
+
+def _all_chunks(origins: list[str], max_bytes: int, failures: list[LogFileError]) -> Iterator[Chunk]:
+    """Chunks of all logs; a log that fails on the way is noted, and the others are still read."""
+    for origin in origins:
+        try:
+            yield from read_chunks(origin, max_bytes=max_bytes)
+        except LogFileError as failure:
+            failures.append(failure)
+
+
+class _Work:
+    """Records and rejects on their way into the store, and the counts so far."""
+
+    def __init__(self, store: TraceStore, progress: Callable[[int, str], None] | None) -> None:
+        self._store = store
+        self._progress = progress
+        self._records: list[Record] = []
+        self._rejects: list[RejectedLine] = []
+        self._bytes = 0
+        self._origin = ""
+        self._new = self._updated = self._duplicate = self._rejected = 0
+        self._reasons: Counter[str] = Counter()
+        self._workloads: Counter[str] = Counter()
+
+    def take(self, parsed: Parsed) -> None:
+        """Take what a chunk held; a full batch is stored."""
+        self._origin = parsed.origin
+        self._records += parsed.records
+        self._bytes += sum(len(record.body) for record in parsed.records)
+        self._rejects += [RejectedLine(reject, parsed.origin, number) for number, reject in parsed.rejects]
+        if len(self._records) + len(self._rejects) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
+            self.store()
+
+    def store(self) -> None:
+        """Store what is at hand and count it."""
+        if not self._records and not self._rejects:
+            return
+        added = self._store.add(self._records)
+        self._store.reject(self._rejects)
+        self._new += added.new
+        self._updated += added.updated
+        self._duplicate += added.duplicate
+        self._workloads.update(added.workloads)
+        self._rejected += len(self._rejects)
+        self._reasons.update(str(line.reject.reason) for line in self._rejects)
+        self._records, self._rejects, self._bytes = [], [], 0
+        if self._progress is not None:
+            self._progress(self._new + self._duplicate + self._rejected, self._origin)
+
+    def report(self) -> IngestReport:
+        """The counts so far."""
+        return IngestReport(
+            self._new,
+            self._updated,
+            self._duplicate,
+            self._rejected,
+            dict(self._reasons.most_common()),
+            dict(sorted(self._workloads.items())),
+        )

@@ -1,0 +1,107 @@
+"""Inputs: which part of the settings each asset partition reads, and which partitions are asked for at all.
+
+A slice holds what changes the *meaning* of a result and nothing else: concurrency, time-outs and thread counts are left
+out, so turning them makes nothing stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from flywheel_assets.core import graph
+from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.chat_templates import resolve_template
+from flywheel_assets.resources.model_files import sha256_of
+from flywheel_assets.settings import Candidate, FinetuneMode, Settings
+
+_TRAINING_WITHOUT_MEANING = {"save_steps", "timeout_minutes", "device"}
+_EVALUATION_WITH_MEANING = {"max_tokens", "max_error_share"}
+
+
+def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json:
+    """What a partition of an asset reads from the settings, JSON-ready."""
+    workload = partition.workload
+    if asset == graph.RECORDS:
+        return {"max_record_bytes": settings.local.max_record_bytes}
+    if asset in (graph.BASE, graph.TRAIN):
+        return {
+            "split": settings.split_for(workload).model_dump(mode="json"),
+            "train_only_sources": train_only_sources(settings, workload),
+        }
+    if asset == graph.COMPARISON:
+        return {"candidates": [_label(candidate) for candidate in settings.candidates_of(workload)]}
+    if asset == graph.DECISION:
+        return settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"})
+    if asset == graph.PREFIX:
+        return settings.prefix_for(workload).model_dump(mode="json")
+    if partition.candidate:
+        return _cell_slice(settings, asset, workload, settings.candidate(partition.candidate))
+    return {}
+
+
+def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candidate) -> Json:
+    if asset == graph.FINETUNE_DECISION:
+        finetune = settings.finetune_for(workload)
+        read = finetune.model_dump(mode="json") if finetune.mode is FinetuneMode.IF_NEEDED else {"mode": finetune.mode}
+        return {**read, "trainable": candidate.trainable, "engine": candidate.engine}
+    if asset == graph.ADAPTER:
+        training = settings.training_for(workload, candidate.id).model_dump(mode="json", exclude=_TRAINING_WITHOUT_MEANING)
+        return {
+            "training": training,
+            "model": model_identity(settings, candidate),
+            "template": template_hash(settings, candidate),
+        }
+    if asset == graph.VALIDATION_EVAL or asset in graph.EVALS.values():
+        return {
+            "model": model_identity(settings, candidate),
+            "template": template_hash(settings, candidate),
+            "engine": candidate.engine,
+            "context_length": candidate.context_length,
+            "evaluation": settings.evaluation_for(workload).model_dump(mode="json", include=_EVALUATION_WITH_MEANING),
+        }
+    return {}
+
+
+def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
+    """Whether anything asks for this partition: validation rows are only looked at in finetune mode `if_needed`."""
+    if asset == graph.VALIDATION_EVAL:
+        return settings.finetune_for(partition.workload).mode is FinetuneMode.IF_NEEDED
+    return True
+
+
+def model_identity(settings: Settings, candidate: Candidate) -> str:
+    """What a candidate's weights are: the hash of a local file or folder listing, else the URL or hub id as written."""
+    if candidate.is_remote:
+        return f"{candidate.model}#{candidate.model_name or ''}"
+    path = model_path(settings, candidate)
+    if path.is_file():
+        return sha256_of(path)
+    if path.is_dir():
+        listing = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
+        return hashlib.sha256(repr(listing).encode()).hexdigest()
+    return candidate.model
+
+
+def model_path(settings: Settings, candidate: Candidate) -> Path:
+    """Where a candidate's weights lie on this machine, if they are a file or folder."""
+    return settings.resolve(candidate.model)
+
+
+def template_hash(settings: Settings, candidate: Candidate) -> str | None:
+    """sha256 of the chat template that replaces the model's own, or None."""
+    template = resolve_template(candidate, settings.root)
+    return None if template is None else hashlib.sha256(template.encode()).hexdigest()
+
+
+def train_only_sources(settings: Settings, workload: str) -> list[str] | None:
+    """Sources whose records are never examined on; None means every source but `traffic`."""
+    override = settings.workloads.get(workload)
+    if override is None or override.train_only_sources is None:
+        return None
+    return sorted(override.train_only_sources)
+
+
+def _label(candidate: Candidate) -> Json:
+    return {"id": candidate.id, "derived_from": candidate.derived_from}

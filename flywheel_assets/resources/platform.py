@@ -1,0 +1,133 @@
+"""The platform seam: train a candidate, serve it, ask it. The assets are written against `Platform`, once.
+
+`LocalPlatform` is this machine: Unsloth in a child process, llama.cpp's server in a child process, or somebody's URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import dagster as dg
+
+from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant
+from flywheel_assets.resources.chat_templates import resolve_template
+from flywheel_assets.resources.evaluation import evaluate
+from flywheel_assets.resources.inputs import model_path
+from flywheel_assets.resources.leases import LeaseTable
+from flywheel_assets.resources.prediction_cache import PredictionCache
+from flywheel_assets.resources.serving import Endpoint, Serving
+from flywheel_assets.resources.serving.deployment import GPU_POOL
+from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, run_training
+from flywheel_assets.settings import Candidate, EvaluationSettings, Settings, TrainingSettings
+
+Progress = Callable[[int, int, int, int], None]
+"""Called with done, total, reused from the cache, errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOrder:
+    """What to train a candidate on, and where the result goes. `work_dir` survives a killed run: checkpoints lie there."""
+
+    train_files: Sequence[Path]
+    validation_files: Sequence[Path]
+    settings: TrainingSettings
+    out_dir: Path
+    work_dir: Path
+
+
+class Platform(Protocol):
+    """Where training, serving and evaluation run."""
+
+    def train(self, context: dg.AssetExecutionContext, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
+        """Fine-tune a candidate; blocks until the adapter lies in `order.out_dir`."""
+        ...
+
+    def deployed(self, candidate: Candidate, *, adapter: Path | None, owner: str) -> AbstractContextManager[Endpoint]:
+        """A candidate behind an OpenAI-compatible endpoint, given back when the block ends. `owner` is a run id."""
+        ...
+
+    def ask(
+        self,
+        endpoint: Endpoint,
+        rows: Sequence[EvalRow],
+        *,
+        variant: Variant,
+        prefix: Sequence[Json],
+        settings: EvaluationSettings,
+        progress: Progress,
+    ) -> list[Prediction]:
+        """One prediction a row, in the order of the rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPlatform:
+    """This machine as a platform."""
+
+    settings: Settings
+    serving: Serving
+    leases: LeaseTable
+    cache_file: Path
+
+    @classmethod
+    def of(cls, settings: Settings) -> LocalPlatform:
+        """The platform of a flywheel home; nothing is started or opened before it is used."""
+        leases = LeaseTable(settings.home / "leases.sqlite")
+        serving = Serving(settings.resolve, settings.root, leases, settings.local.gpu_budget)
+        return cls(settings, serving, leases, settings.home / "cache" / "predictions.sqlite")
+
+    def train(self, context: dg.AssetExecutionContext, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
+        """Fine-tune in a child process; a GPU candidate waits for its share of the budget first."""
+        job = TrainingJob(
+            model=model_path(self.settings, candidate),
+            template=resolve_template(candidate, self.settings.root),
+            train_files=tuple(order.train_files),
+            validation_files=tuple(order.validation_files),
+            settings=order.settings,
+            out_dir=order.out_dir,
+            work_dir=order.work_dir,
+            threads=self._threads(),
+        )
+        with self.leases.acquire(
+            GPU_POOL,
+            weight=candidate.gpus,
+            budget=self.settings.local.gpu_budget,
+            owner=context.run_id,
+            announce=context.log.info,
+        ):
+            return run_training(context, job, timeout=order.settings.timeout_minutes * 60)
+
+    @contextmanager
+    def deployed(self, candidate: Candidate, *, adapter: Path | None, owner: str) -> Iterator[Endpoint]:
+        """The candidate's own server, or the URL it already has."""
+        with self.serving.deployed(
+            candidate,
+            adapter_gguf=adapter,
+            owner=owner,
+            threads=self._threads(),
+            parallel=self.settings.evaluation.concurrency,
+        ) as endpoint:
+            yield endpoint
+
+    def ask(
+        self,
+        endpoint: Endpoint,
+        rows: Sequence[EvalRow],
+        *,
+        variant: Variant,
+        prefix: Sequence[Json],
+        settings: EvaluationSettings,
+        progress: Progress,
+    ) -> list[Prediction]:
+        """Ask what the prediction cache does not hold."""
+        with PredictionCache(self.cache_file) as cache:
+            return evaluate(
+                endpoint, rows, variant=variant, prefix_messages=prefix, settings=settings, cache=cache, progress=progress
+            )
+
+    def _threads(self) -> int | None:
+        return self.settings.local.threads

@@ -1,0 +1,71 @@
+"""Processes: who owns a run or a draft, and whether that owner is still alive.
+
+A pid alone proves nothing (the kernel hands it out again), so an owner is host, pid and process start time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+import psutil
+
+# psutil derives the start time from boot time and clock ticks: two readings may differ by a tick.
+_START_TOLERANCE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process on one host. `started` is epoch seconds."""
+
+    host: str
+    pid: int
+    started: float
+
+    def is_dead(self) -> bool:
+        """True only when this host can prove it: a process of another host is never declared dead here."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            return bool(abs(process.create_time() - self.started) > _START_TOLERANCE_S)
+        except psutil.NoSuchProcess:
+            return True
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.pid}:{self.started:.2f}"
+
+    @classmethod
+    def parse(cls, text: str) -> ProcessIdentity:
+        """The inverse of `str`."""
+        host, pid, started = text.rsplit(":", 2)
+        return cls(host, int(pid), float(started))
+
+
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, however it dies (Linux).
+
+    `parent_pid` is the parent as it was when this process was started: it may be gone already.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@cache
+def _own_identity(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(socket.gethostname(), pid, psutil.Process(pid).create_time())
+
+
+def this_process() -> ProcessIdentity:
+    """The process that asks; cached by pid, so a fork sees itself and not its parent."""
+    return _own_identity(os.getpid())

@@ -1,0 +1,45 @@
+"""Runs: whose process a Dagster run lives in, and what to do about runs whose process is dead.
+
+`kill -9` leaves an in-process run STARTED for ever, with its pool slots taken: nothing inside Dagster notices. Every
+command and the janitor call `bury_dead_runs` first.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster import DagsterInstance, DagsterRunStatus
+
+from flywheel_assets.resources.processes import ProcessIdentity, this_process
+
+OWNER_TAG = "flywheel/owner"
+FLYWHEEL_RUN_TAG = "flywheel/run"
+BATCH_TAG = "flywheel/batch"
+BATCH_KEY_TAG = "flywheel/inputs"
+
+_ALIVE = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
+def claim_run(instance: DagsterInstance, run_id: str) -> None:
+    """Write down which process executes a run, so that its death can be noticed."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and run.tags.get(OWNER_TAG) != str(this_process()):
+        instance.add_run_tags(run_id, {OWNER_TAG: str(this_process())})
+
+
+def flywheel_run_of(context: dg.AssetExecutionContext) -> str:
+    """The id of the turn of the loop a run belongs to; a run started by hand is a turn of its own."""
+    return context.run.tags.get(FLYWHEEL_RUN_TAG) or context.run_id
+
+
+def bury_dead_runs(instance: DagsterInstance) -> list[str]:
+    """Report runs whose owner is dead as failed and free their pool slots; the ids of those runs."""
+    buried = []
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_ALIVE)):
+        owner = run.tags.get(OWNER_TAG)
+        if owner is None or not ProcessIdentity.parse(owner).is_dead():
+            continue
+        instance.report_run_failed(run, message=f"The process of this run ({owner}) is dead; it was killed. Run it again.")
+        if instance.event_log_storage.supports_global_concurrency_limits:
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        buried.append(run.run_id)
+    return buried

@@ -1,0 +1,117 @@
+"""The openai engine: an OpenAI-compatible server that somebody else runs. Asked once, politely, before it is relied on.
+
+What belongs here: finding the API under the URL of a candidate, its model's name, and who answers. What does not: asking
+for completions (`resources.evaluation`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from flywheel_assets.resources.serving.endpoint import GATEWAY_TEMPLATE, Endpoint, ServingError
+from flywheel_assets.settings import Candidate
+
+PREFLIGHT_TIMEOUT_S = 15.0
+_SHOWN_MODELS = 10
+
+
+def remote_endpoint(candidate: Candidate) -> Endpoint:
+    """The endpoint behind a candidate's URL, after `GET /models` has answered.
+
+    The key comes from the environment variable the candidate names. Raises ServingError when the variable is unset, the
+    server cannot be reached or refuses, or it does not serve the model.
+    """
+    key = _key(candidate)
+    base_url = candidate.model.rstrip("/")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(timeout=PREFLIGHT_TIMEOUT_S, headers=headers, follow_redirects=True) as client:
+        models = _models(client, candidate, base_url)
+        entry = _model_entry(candidate, models)
+        build = _engine_build(client, base_url, entry)
+    return Endpoint(
+        base_url=base_url,
+        model=entry["id"],
+        engine_build=build,
+        model_identity=f"{base_url}#{entry['id']}",
+        template_identity=GATEWAY_TEMPLATE,
+        api_key=key,
+    )
+
+
+def _key(candidate: Candidate) -> str | None:
+    if candidate.api_key_env is None:
+        return None
+    key = os.environ.get(candidate.api_key_env)
+    if not key:
+        raise ServingError(
+            f"candidate '{candidate.id}': the environment variable {candidate.api_key_env} (its `api_key_env`) is not set. "
+            "Set it, or put it into .env beside flywheel.yaml."
+        )
+    return key
+
+
+def _models(client: httpx.Client, candidate: Candidate, base_url: str) -> list[dict[str, Any]]:
+    where = f"candidate '{candidate.id}': {base_url}/models"
+    try:
+        response = client.get(f"{base_url}/models")
+    except httpx.TimeoutException:
+        raise ServingError(
+            f"{where} did not answer within {PREFLIGHT_TIMEOUT_S:.0f} s. Is the server up and loaded?"
+        ) from None
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ServingError(f"{where} cannot be reached ({error}). Is the server up, and the address right?") from None
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        name = candidate.api_key_env
+        cure = f"The key in {name} was not accepted." if name else "Name the variable that holds its key in `api_key_env`."
+        raise ServingError(f"{where} answered {response.status_code}: it wants a valid key. {cure}")
+    if response.status_code == httpx.codes.NOT_FOUND:
+        hint = "" if base_url.endswith("/v1") else f" Most servers have it under {base_url}/v1."
+        raise ServingError(f"{where} answered 404: there is no OpenAI-compatible API at this URL.{hint}")
+    if response.is_error:
+        raise ServingError(f"{where} answered {response.status_code} {response.reason_phrase}. See the server's own log.")
+    try:
+        entries = response.json()["data"]
+        return [entry for entry in entries if isinstance(entry["id"], str)]
+    except (ValueError, KeyError, TypeError):
+        raise ServingError(
+            f"{where} answered something that is no list of models. `model` must be the base URL of an OpenAI-compatible "
+            "API; it usually ends with /v1."
+        ) from None
+
+
+def _model_entry(candidate: Candidate, models: list[dict[str, Any]]) -> dict[str, Any]:
+    names = [entry["id"] for entry in models]
+    shown = ", ".join(names[:_SHOWN_MODELS]) + (", ..." if len(names) > _SHOWN_MODELS else "")
+    if candidate.model_name is None:
+        if len(models) == 1:
+            return models[0]
+        raise ServingError(
+            f"candidate '{candidate.id}': {candidate.model} serves {len(models)} models. Say which in `model_name`: {shown}."
+        )
+    for entry in models:
+        if entry["id"] == candidate.model_name:
+            return entry
+    raise ServingError(
+        f"candidate '{candidate.id}': {candidate.model} does not serve '{candidate.model_name}' (`model_name`). "
+        f"It serves: {shown or 'nothing'}."
+    )
+
+
+def _engine_build(client: httpx.Client, base_url: str, entry: dict[str, Any]) -> str:
+    """The engine and its version where the server says so: an upgrade there must not be answered from the cache here."""
+    owner = str(entry.get("owned_by") or "")
+    root = base_url.removesuffix("/v1")
+    ask = {"vllm": ("version", "version"), "llamacpp": ("props", "build_info")}.get(owner)
+    if ask is not None:
+        path, key = ask
+        try:
+            answer = client.get(f"{root}/{path}")
+            if answer.is_success and isinstance(told := answer.json(), dict) and told.get(key):
+                return f"{owner} {told[key]}"
+        except (httpx.TransportError, ValueError):
+            return owner  # Not every proxy lets these through, and the API itself has just answered.
+    return owner or str(urlsplit(base_url).hostname)

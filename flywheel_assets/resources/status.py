@@ -1,0 +1,166 @@
+"""Status: where every workload and cell stands, read from refs alone (no Dagster, no trace bodies).
+
+`status_of` gives exactly what `flywheel status --json` prints.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from flywheel_assets.core import graph
+from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.gates import default_gates, gates_of_type, rows_of
+from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, plan
+from flywheel_assets.core.rows import Json, Variant, WorkloadType
+from flywheel_assets.core.sample_size import plan_rows
+from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
+from flywheel_assets.resources.flywheel import Flywheel
+
+
+def status_of(flywheel: Flywheel) -> Json:
+    """`{"workloads": {slug: {...}}}`, as described in docs/status.md."""
+    state = flywheel.state()
+    current = plan(state, given_up=every_failure(state))
+    summaries = {summary.slug: summary for summary in flywheel.traces.workloads()}
+    return {
+        "workloads": {
+            slug: {
+                "workload_id": summaries[slug].workload_id,
+                "type": _summary(flywheel, graph.PROFILE, Partition(slug)).get("type"),
+                "records": summaries[slug].count,
+                "dataset_version": _version(flywheel, Partition(slug)),
+                "teacher": None,
+                "cells": {
+                    candidate: {
+                        str(variant): _variant(flywheel, state, current, (asset, Partition(slug, candidate)))
+                        for variant, asset in graph.EVALS.items()
+                    }
+                    for candidate in candidates
+                },
+                "decision": _decision(flywheel, current, slug),
+                "problems": [
+                    {"asset": hole.asset, "candidate": hole.partition.candidate or None, "reason": hole.reason}
+                    for hole in current.holes
+                    if hole.partition.workload == slug and not hole.reason.startswith("upstream ")
+                ],
+            }
+            for slug, candidates in state.workloads.items()
+        }
+    }
+
+
+def _variant(flywheel: Flywheel, state: FlywheelState, current: Plan, target: Target) -> Json:
+    """One variant of one cell: `R` of the status format."""
+    asset, partition = target
+    artifact = flywheel.artifacts.current(asset, partition)
+    planned = current.item(target)
+    hole = next((hole for hole in current.holes if (hole.asset, hole.partition) == target), None)
+    base: Json = {
+        "state": "missing",
+        "reason": None,
+        "n": None,
+        "scores": {},
+        "aggregates": {},
+        "latency_ms": {"p50": None, "p95": None},
+        "cost_per_1k_usd": None,
+    }
+    if artifact is not None:
+        known = {key: artifact.summary[key] for key in base if key in artifact.summary}
+        base |= {**known, "state": artifact.state, "reason": artifact.reason}
+    if _is_being_made(flywheel, target):
+        return base | {"state": "running", "reason": None}
+    if hole is not None:
+        return base | {"state": "failed", "reason": hole.reason}
+    if planned is not None:
+        waiting = "pending" if artifact is None and state.published else base["state"]
+        return base | {"state": "stale" if artifact is not None else waiting, "reason": planned.reason}
+    return base
+
+
+def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
+    """`D` of the status format, with a word on whether it still stands."""
+    artifact = flywheel.artifacts.current(graph.DECISION, Partition(slug))
+    if artifact is None:
+        return None
+    keys = ("verdict", "candidate", "variant", "needed_rows", "reasons", "approved")
+    stale = current.item((graph.DECISION, Partition(slug)))
+    return {**{key: artifact.summary.get(key) for key in keys}, "stale": stale.reason if stale else None}
+
+
+def _is_being_made(flywheel: Flywheel, target: Target) -> bool:
+    """Whether some process holds the lock of a target right now."""
+    try:
+        with flywheel.artifacts.lock(*target, timeout_s=0):
+            return False
+    except AlreadyBeingMade:
+        return True
+
+
+def _summary(flywheel: Flywheel, asset: str, partition: Partition) -> Json:
+    artifact = flywheel.artifacts.current(asset, partition)
+    return {} if artifact is None else artifact.summary
+
+
+def _version(flywheel: Flywheel, partition: Partition) -> str | None:
+    artifact = flywheel.artifacts.current(graph.BASE, partition)
+    return None if artifact is None else artifact.version
+
+
+def headline(variant: Json, metrics: tuple[str, ...]) -> str:
+    """The first of `metrics` that a variant has, as `0.812 [0.74, 0.87]`; its state where it has none."""
+    for metric in metrics:
+        score = variant["scores"].get(metric)
+        if score and score.get("value") is not None:
+            return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"
+    return str(variant["state"])
+
+
+VARIANTS = tuple(str(variant) for variant in Variant)
+
+
+def sample_size_plan(flywheel: Flywheel, workload: str, margin: float | None) -> Json:
+    """How many eval rows the gates of a workload need, from the discordance that was seen or several assumed ones."""
+    settings = flywheel.settings.decision_for(workload)
+    partition = Partition(workload)
+    artifact = flywheel.artifacts.current(graph.COMPARISON, partition)
+    comparison = (
+        None if artifact is None else Comparison.from_json(orjson.loads((artifact.path / "comparison.json").read_bytes()))
+    )
+    gates = [(gate.metric, gate.margin) for gate in settings.gates]
+    if not gates and comparison is not None:
+        gates = [(gate.metric, gate.margin) for gate in default_gates(comparison)]
+    elif not gates:
+        kind = _summary(flywheel, graph.PROFILE, partition).get("type") or WorkloadType.TOOL_CALLING
+        gates = [(gate.metric, gate.margin) for gate in gates_of_type(WorkloadType(kind))]
+    if margin is not None:
+        gates = [(metric, margin) for metric, _ in gates]
+    rows = plan_rows(
+        gates,
+        available={} if comparison is None else {metric: int(rows_of(comparison, metric).sum()) for metric, _ in gates},
+        observed=_discordance_seen(flywheel.artifacts.current(graph.DECISION, partition)),
+        alpha=settings.alpha,
+        power=settings.power,
+    )
+    return {
+        "workload": workload,
+        "records": flywheel.traces.summary(workload).count,
+        "eval_rows": _summary(flywheel, graph.BASE, partition).get("eval_rows", 0),
+        "alpha": settings.alpha,
+        "power": settings.power,
+        "plans": [row.to_json() for row in rows],
+        "note": "Rows for a candidate that is as good as the teacher to be shown non-inferior, one-sided, at this alpha and "
+        "power. Discordance is the share of rows on which the two disagree.",
+    }
+
+
+def _discordance_seen(decision: Artifact | None) -> dict[str, float]:
+    """The smallest discordance any arm of the last decision had, by metric: the best candidate is the one to plan for."""
+    seen: dict[str, float] = {}
+    if decision is None:
+        return seen
+    evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
+    for arm in evidence["arms"]:
+        for gate in arm["gates"]:
+            seen[gate["metric"]] = min(gate["discordance"], seen.get(gate["metric"], 1.0))
+    return seen

@@ -1,0 +1,135 @@
+"""Run workers: one process for each Dagster run that `flywheel run` has in flight.
+
+Processes and not threads: Dagster configures Python's logging anew for every run, and two runs in one process deadlock
+there. They are forked from a server that has imported everything once, so that a run costs no import; the kernel kills
+them when that server, and with it `flywheel run`, dies.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import sys
+import time
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import dagster as dg
+from dagster import DagsterInstance
+from dagster._core.instance import InstanceRef
+from rich.console import Console
+from rich.markup import escape
+
+from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.core.batches import Batch
+from flywheel_assets.definitions import build_defs
+from flywheel_assets.partitions import partition_key
+from flywheel_assets.resources.processes import die_with_parent, this_process
+from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG
+from flywheel_assets.settings import load_settings
+
+# A training child ends within 10 s of being told; then the worker reports its run as cancelled.
+_STOP_GRACE_S = 15.0
+
+_FORK_SERVER = multiprocessing.get_context("forkserver")
+
+
+class ForkedWorkers:
+    """Executes every batch in a forked process; `Workers` of the runner."""
+
+    def __init__(self, settings_file: Path | None, *, progress_on_stderr: bool = False) -> None:
+        self._settings_file = settings_file
+        self._progress_on_stderr = progress_on_stderr
+        self._running: dict[ForkServerProcess, Batch] = {}
+        _FORK_SERVER.set_forkserver_preload([__name__])
+
+    def start(self, batch: Batch, flywheel_run: str) -> None:
+        """Begin to execute a batch."""
+        arguments = (self._settings_file, batch, flywheel_run, self._progress_on_stderr)
+        process = _FORK_SERVER.Process(target=_work, args=arguments, name=batch.name)
+        process.start()
+        self._running[process] = batch
+
+    def wait(self) -> list[tuple[Batch, bool]]:
+        """Block until a batch has ended; each with whether its process exited with 0."""
+        wait([process.sentinel for process in self._running])
+        ended = [process for process in self._running if process.exitcode is not None]
+        return [(self._running.pop(process), process.exitcode == 0) for process in ended]
+
+    def stop(self) -> None:
+        """Terminate the workers the way Dagster terminates a run, and kill what does not listen."""
+        for process in self._running:
+            process.terminate()
+        deadline = time.monotonic() + _STOP_GRACE_S
+        for process in self._running:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.exitcode is None:
+                process.kill()
+
+
+def _work(settings_file: Path | None, batch: Batch, flywheel_run: str, progress_on_stderr: bool) -> None:
+    """The body of a worker process: one run, in this process; exits 1 when it failed."""
+    die_with_parent(os.getppid())
+    out = Console(stderr=progress_on_stderr, highlight=False, soft_wrap=True)
+    defs = build_defs(load_settings(settings_file), loggers={"console": _console_logger(out, batch)})
+    with own_instance() as instance:
+        sys.exit(0 if execute(instance, defs, batch, flywheel_run) else 1)
+
+
+def own_instance() -> DagsterInstance:
+    """The instance of DAGSTER_HOME, without capture of stdout: that would take the terminal away from the progress lines."""
+    no_capture = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+    return DagsterInstance.from_ref(InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides={"compute_logs": no_capture}))
+
+
+def execute(instance: DagsterInstance, defs: dg.Definitions, batch: Batch, flywheel_run: str) -> bool:
+    """Run one batch as one Dagster run in this process; whether it succeeded."""
+    tags = {
+        OWNER_TAG: str(this_process()),
+        FLYWHEEL_RUN_TAG: flywheel_run,
+        BATCH_TAG: batch.name,
+        BATCH_KEY_TAG: batch.key,
+        "flywheel/workload": batch.partition.workload,
+        "flywheel/candidate": batch.partition.candidate,
+    }
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[asset_key(name) for name in batch.assets],
+        partition_key=partition_key(batch.partition),
+        # Without this Dagster shows its own log on the terminal, whatever loggers the definitions have.
+        run_config={"loggers": {"console": {}}},
+        tags={name: value for name, value in tags.items() if value},
+        raise_on_error=False,
+    )
+    return result.success
+
+
+class _ProgressHandler(logging.Handler):
+    """Shows what asset bodies log (`context.log.info`), and none of the framework's own events."""
+
+    def __init__(self, out: Console, batch: Batch) -> None:
+        super().__init__(logging.INFO)
+        self._out = out
+        self._partition = str(batch.partition)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line a message, with the partition and step it came from."""
+        meta = getattr(record, "dagster_meta", {})
+        if meta.get("dagster_event") is not None:
+            return
+        where = f"{self._partition}: {meta.get('step_key') or ''}"
+        style = "yellow" if record.levelno >= logging.WARNING else ""
+        message = meta.get("orig_message") or record.getMessage()
+        stamp = time.strftime("%H:%M:%S")
+        self._out.print(f"[dim]{stamp}[/]  [dim]{escape(where)}[/]  {escape(message)}", style=style)
+
+
+def _console_logger(out: Console, batch: Batch) -> dg.LoggerDefinition:
+    def console(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("flywheel", logging.INFO)
+        logger.addHandler(_ProgressHandler(out, batch))
+        return logger
+
+    return dg.LoggerDefinition(console, description="Progress lines of `flywheel run`.")

@@ -1,0 +1,183 @@
+"""Runner: executes the plan on this machine, a few Dagster runs at a time, until nothing is stale or nothing can be done.
+
+What `flywheel run` and the demo stand on. The runs are ordinary runs of the Dagster instance: they show in the UI, with
+lineage. Each is executed by a process of its own (`run_worker`) that dies with this one, so killing `flywheel run` kills
+them, and the next command reports them as failed.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dagster import DagsterInstance
+
+from flywheel_assets.announcements import announced
+from flywheel_assets.assets.capture import observe_traces
+from flywheel_assets.core.batches import Batch, Lane, batches
+from flywheel_assets.core.graph import Scope, scope_of
+from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.runs import bury_dead_runs
+
+
+class Workers(Protocol):
+    """Something that executes batches as Dagster runs."""
+
+    def start(self, batch: Batch, flywheel_run: str) -> None:
+        """Begin to execute a batch."""
+        ...
+
+    def wait(self) -> list[tuple[Batch, bool]]:
+        """Block until at least one started batch has ended; each with whether it succeeded."""
+        ...
+
+    def stop(self) -> None:
+        """End everything that still runs, and see that it is reported as cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which part of the flywheel to turn; empty means all of it."""
+
+    workloads: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
+
+    def allows(self, item: PlanItem) -> bool:
+        """Whether an item may be executed."""
+        if self.candidates and item.partition.candidate and item.partition.candidate not in self.candidates:
+            return False
+        return not (self.workloads and item.partition.workload and item.partition.workload not in self.workloads)
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What one call of `turn` did. `seconds` maps batch names to wall seconds."""
+
+    flywheel_run: str
+    materialized: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    holes: tuple[Hole, ...] = ()
+    left: tuple[PlanItem, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    buried: list[str] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything asked for is in place."""
+        return not self.failures and not self.holes
+
+
+Say = Callable[[str], None]
+
+
+def current_plan(instance: DagsterInstance, flywheel: Flywheel, given_up: Collection[Attempt] = ()) -> Plan:
+    """What is stale now, after registering new workloads as partitions."""
+    observe_traces(instance, flywheel)
+    return plan(flywheel.state(announced=announced(instance)), given_up=frozenset(given_up))
+
+
+def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice: Choice, say: Say) -> RunReport:
+    """One turn of the flywheel: execute the plan until nothing is left that can be done.
+
+    Never tries the same failed attempt twice. Whatever interrupts it ends the workers first.
+    """
+    started = time.monotonic()
+    report = RunReport(flywheel_run=uuid.uuid4().hex[:12])
+    report.buried = bury_dead_runs(instance)
+    for run_id in report.buried:
+        say(f"run {run_id[:8]} was killed; its work is taken up again")
+    flywheel.artifacts.sweep_drafts()
+    given_up: set[Attempt] = set()
+    running: dict[Batch, float] = {}
+    try:
+        while True:
+            current = _narrowed(current_plan(instance, flywheel, given_up), choice)
+            for batch in _startable(current, running, flywheel):
+                say(f"{batch.partition}: {', '.join(batch.assets)} ({batch.items[0].reason})")
+                workers.start(batch, report.flywheel_run)
+                running[batch] = time.monotonic()
+            if not running:
+                break
+            for batch, succeeded in workers.wait():
+                report.seconds[batch.name] = report.seconds.get(batch.name, 0.0) + time.monotonic() - running.pop(batch)
+                given_up |= _settle(flywheel, batch, succeeded, report)
+    finally:
+        if running:
+            say("interrupted: ending training and servers ...")
+            workers.stop()
+    report.holes = tuple(hole for hole in current.holes if choice.allows(_as_item(hole)))
+    report.left = current.items
+    report.wall_s = time.monotonic() - started
+    return report
+
+
+def _narrowed(current: Plan, choice: Choice) -> Plan:
+    """The plan without what was not asked for, nor what waits for that."""
+    kept: list[PlanItem] = []
+    planned = {item.target for item in current.items}
+    for item in current.items:
+        reachable = {other.target for other in kept}
+        if choice.allows(item) and all(target in reachable or target not in planned for target in item.waits_for):
+            kept.append(item)
+    return Plan(tuple(kept), current.holes)
+
+
+def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) -> list[Batch]:
+    """What may start beside what runs: free threads, and one training at a time on this machine."""
+    found: list[Batch] = []
+    room = flywheel.settings.local.parallel_runs - len(running)
+    training = any(batch.lane is Lane.CUSTOMIZE for batch in running)
+    for batch in batches(current, busy=[batch.identity for batch in running]):
+        if room <= len(found):
+            break
+        if batch.lane is Lane.CUSTOMIZE:
+            if training:
+                continue
+            training = True
+        found.append(batch)
+    return found
+
+
+def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport) -> set[Attempt]:
+    """Book one finished batch; the attempts that must not be made again in this turn."""
+    given_up: set[Attempt] = set()
+    for item in batch.items:
+        name = f"{item.asset} of {item.partition}"
+        failure = flywheel.artifacts.failure(*item.target)
+        published = flywheel.artifacts.published(*item.target)
+        if failure is not None:
+            given_up.add((*item.target, failure.inputs_key))
+            report.failures[name] = failure.message
+        elif published is not None and published.state == "failed":
+            given_up.add((*item.target, published.inputs_key))
+            report.failures[name] = published.reason or "failed"
+        elif published is not None and item.inputs_key in (None, published.inputs_key):
+            report.materialized.append(name)
+        elif not succeeded and item.inputs_key is not None:
+            # The run ended before the body could say why; without a record the planner would start it again for ever.
+            message = "the run ended without a result; its log in the Dagster UI says why"
+            flywheel.artifacts.record_failure(*item.target, item.inputs_key, message, report.flywheel_run)
+            given_up.add((*item.target, item.inputs_key))
+            report.failures[name] = message
+    return given_up
+
+
+def _as_item(hole: Hole) -> PlanItem:
+    return PlanItem(hole.asset, hole.partition, hole.reason, None)
+
+
+def describe_item(item: PlanItem) -> dict[str, str | None]:
+    """One planned item, JSON-ready, for `flywheel run --dry-run --json`."""
+    scope = scope_of(item.asset)
+    return {
+        "asset": item.asset,
+        "workload": item.partition.workload or None if scope is not Scope.ALL else None,
+        "candidate": item.partition.candidate or None,
+        "reason": item.reason,
+    }

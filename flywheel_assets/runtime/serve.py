@@ -1,0 +1,61 @@
+"""Serve: the evaluated model of a workload behind an OpenAI-compatible URL, until somebody ends it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import threading
+from collections.abc import Callable
+
+from flywheel_assets.core import graph
+from flywheel_assets.core.datasets import read_eval_rows
+from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.artifacts import ArtifactStore
+from flywheel_assets.resources.platform import LocalPlatform
+from flywheel_assets.resources.serving import Endpoint
+from flywheel_assets.runtime.selection import Selection, select
+from flywheel_assets.settings import Settings
+
+
+def serve_workload(
+    settings: Settings, workload: str, candidate: str | None, *, port: int, say: Callable[[str], None]
+) -> None:
+    """Serve on loopback until interrupted; says what is served, whether it was promoted, and a curl to try.
+
+    `port` 0 takes a free one.
+    """
+    artifacts = ArtifactStore(settings.home / "artifacts")
+    selection = select(settings, artifacts, workload, candidate)
+    serving = LocalPlatform.of(settings).serving
+    with serving.deployed(
+        selection.candidate, adapter_gguf=selection.adapter_gguf, owner="flywheel serve", port=port, private=False
+    ) as endpoint:
+        say(f"{selection.candidate.id} ({selection.variant}) for workload '{workload}' at {endpoint.base_url}")
+        say(_standing(selection))
+        say("Try it:\n" + curl(endpoint, _sample_request(artifacts, workload), selection))
+        say("Ctrl-C ends it.")
+        threading.Event().wait()
+
+
+def curl(endpoint: Endpoint, request: Json, selection: Selection) -> str:
+    """A command that asks the endpoint one real request of the workload."""
+    body = {"model": endpoint.model, **request, **endpoint.extra_body(selection.variant)}
+    return (
+        f"curl -s {endpoint.base_url}/chat/completions -H 'Content-Type: application/json' "
+        f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+    )
+
+
+def _standing(selection: Selection) -> str:
+    if selection.promoted:
+        return "Promoted: a person approved it."
+    verdict = f"the verdict is `{selection.verdict}`" if selection.verdict else "nothing is decided yet"
+    return f"NOT PROMOTED: {verdict}. For trying out, not for production traffic."
+
+
+def _sample_request(artifacts: ArtifactStore, workload: str) -> Json:
+    """The first eval request that expects a tool call, or else the first one."""
+    rows = read_eval_rows(artifacts.require(graph.BASE, Partition(workload)).path)
+    chosen = next((row for row in rows if row.reference.calls_tools), rows[0])
+    return {**chosen.request, "temperature": 0}

@@ -1,0 +1,1 @@
+"""Sensors: they ship stopped. They ask the planner and start runs; they decide nothing themselves."""

@@ -1,0 +1,24 @@
+"""Janitor: ends what killed runs left behind. `finally` blocks do this for every other ending."""
+
+import dagster as dg
+
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.runs import bury_dead_runs
+
+
+def janitor_sensor() -> dg.SensorDefinition:
+    """The `janitor` sensor."""
+
+    @dg.sensor(
+        name="janitor",
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Reports runs of dead processes as failed, frees their pool slots and removes their drafts.",
+    )
+    def janitor(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
+        """Must never touch what belongs to another host: only this one can prove that a process here is dead."""
+        buried = bury_dead_runs(context.instance)
+        drafts = flywheel.artifacts.sweep_drafts()
+        return dg.SkipReason(f"{len(buried)} dead runs reported, {drafts} abandoned drafts removed.")
+
+    return janitor

@@ -1,0 +1,80 @@
+"""Reconcile: executes the planner's answer, a bounded number of runs at a time.
+
+A sensor and not automation conditions, because a condition sees data versions only: an edited gate, a dead run or a
+candidate that ended one tick too late would never be noticed (docs/architecture.md).
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster import DagsterRunStatus
+
+from flywheel_assets.announcements import announced
+from flywheel_assets.assets.capture import observe_traces
+from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.core.batches import Batch, batches, parse_identity
+from flywheel_assets.core.planner import every_failure, plan
+from flywheel_assets.partitions import partition_key
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs
+from flywheel_assets.settings import Settings
+
+# Enough to keep every slot of the run queue busy between two ticks, and few enough that a changed setting is obeyed soon.
+MAX_IN_FLIGHT = 8
+MIN_INTERVAL_S = 30
+
+_UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
+
+
+def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
+    """The `reconcile` sensor."""
+
+    @dg.sensor(
+        name="reconcile",
+        asset_selection=dg.AssetSelection.all(),
+        minimum_interval_seconds=MIN_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Starts what the planner names as stale: new records, edited settings, new candidates, dead runs.",
+    )
+    def reconcile(
+        context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]
+    ) -> dg.SensorResult | dg.SkipReason:
+        """Must never retry a recorded failure by itself (a person does, with `flywheel run` or in the UI) and never start
+        the same batch twice while it is under way."""
+        instance = context.instance
+        bury_dead_runs(instance)
+        observe_traces(instance, flywheel)
+        state = flywheel.state(announced=announced(instance))
+        unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
+        under_way = [run for run in unfinished if BATCH_TAG in run.tags]
+        busy = {parse_identity(run.tags[BATCH_TAG]) for run in under_way}
+        room = MAX_IN_FLIGHT - len(under_way)
+        todo = batches(plan(state, given_up=every_failure(state)), busy=busy)
+        if not todo:
+            return dg.SkipReason(
+                f"Nothing is stale ({len(state.workloads)} workloads looked at, {len(busy)} runs under way)."
+            )
+        if room <= 0:
+            return dg.SkipReason(f"{len(under_way)} runs are under way (at most {MAX_IN_FLIGHT}); {len(todo)} batches wait.")
+        return dg.SensorResult(run_requests=list(_requests(instance, todo[:room])))
+
+    return reconcile
+
+
+def _requests(instance: dg.DagsterInstance, todo: list[Batch]) -> Iterator[dg.RunRequest]:
+    for batch in todo:
+        tags = {BATCH_TAG: batch.name, BATCH_KEY_TAG: batch.key}
+        # A run_key is used once for ever: a run that died for these inputs must be asked for under another one.
+        attempts = instance.get_runs_count(filters=dg.RunsFilter(tags=tags))
+        yield dg.RunRequest(
+            run_key=f"{tags[BATCH_TAG]}:{batch.key}:{attempts}",
+            asset_selection=[asset_key(name) for name in batch.assets],
+            partition_key=partition_key(batch.partition),
+            tags={**tags, FLYWHEEL_RUN_TAG: batch.key[:16]},
+        )

@@ -1,0 +1,396 @@
+"""Settings: flywheel.yaml, typed and validated.
+
+What belongs here: every key a user may set, its default, its accepted values and the error that names the key. What does
+not: secrets (they come from the environment, by the *name* of a variable) and anything computed from the traffic.
+
+`load_settings` is called once, at the door (definitions, command line); everything else is handed a `Settings`.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from dotenv import load_dotenv
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
+Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=63)]
+
+SETTINGS_FILE = "flywheel.yaml"
+_NOT_IN_THE_FILE = ("home", "root", "file")
+
+
+class SettingsError(Exception):
+    """flywheel.yaml cannot be used; the message names the file, the key, what was found and what is accepted."""
+
+
+class _Section(BaseModel):
+    """A block of flywheel.yaml: unknown keys are errors (a typo must not silently mean the default)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Engine(StrEnum):
+    """What serves a candidate."""
+
+    XLLAMACPP = "xllamacpp"
+    OPENAI = "openai"
+
+
+class FinetuneMode(StrEnum):
+    """Whether a cell is fine-tuned: always, only if the base model is not good enough on validation rows, or never."""
+
+    ALWAYS = "always"
+    IF_NEEDED = "if_needed"
+    NEVER = "never"
+
+
+class SplitStrategy(StrEnum):
+    """How eval rows are drawn: over all of the eval side, or only rows newer than the training window."""
+
+    RANDOM = "random"
+    TIME = "time"
+
+
+class SplitSettings(_Section):
+    """How a workload's records become eval, training and validation rows."""
+
+    eval_size: int = Field(100, ge=1, description="Eval rows drawn at most; also fixes the eval share at the first build.")
+    val_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the training side kept for validation.")
+    min_total_records: int = Field(50, ge=2, description="Fewer usable records than this is a refusal.")
+    limit: int | None = Field(None, ge=1, description="Training rows drawn at most; null means all of them.")
+    random_seed: int = Field(0, description="Seed of every random choice; 0 is a seed like any other.")
+    strategy: SplitStrategy = Field(SplitStrategy.RANDOM, description="random, or time: examine on the newest rows.")
+    rare_class_rows: int = Field(
+        5, ge=1, description="Tools with fewer rows than this are pooled into one class when rows are balanced."
+    )
+
+
+class TrainingSettings(_Section):
+    """Hyper-parameters of one fine-tuning; the names are the NeMo Customizer's."""
+
+    training_type: Literal["sft"] = Field("sft", description="Supervised fine-tuning is what is built.")
+    finetuning_type: Literal["lora"] = Field("lora", description="LoRA is what is built.")
+    epochs: int = Field(1, ge=1, description="Passes over the training rows.")
+    batch_size: int = Field(4, ge=1, description="Rows an optimizer step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak of the cosine schedule.")
+    adapter_dim: int = Field(16, ge=1, description="LoRA rank.")
+    adapter_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the LoRA layers.")
+    max_seq_length: int = Field(1024, ge=64, description="Tokens; longer training rows are left out and counted.")
+    max_rows: int | None = Field(None, ge=1, description="Training rows used at most; null means all of them.")
+    seed: int = Field(0, description="Seed of shuffling, initialization and dropout.")
+    save_steps: int = Field(10, ge=1, description="Optimizer steps between checkpoints, from which a killed run resumes.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one.")
+    timeout_minutes: float = Field(240, gt=0, description="A training longer than this is ended.")
+
+
+class FinetuneSettings(_Section):
+    """When a cell is fine-tuned."""
+
+    mode: FinetuneMode = Field(
+        FinetuneMode.ALWAYS, description="if_needed looks at the base model on validation rows first, never at eval rows."
+    )
+    metric: str = Field("function_name_and_args", description="Column looked at in mode if_needed.")
+    threshold: float = Field(0.9, ge=0, le=1, description="Mode if_needed: a base score at or above it needs no fine-tune.")
+
+
+class EvaluationSettings(_Section):
+    """How eval rows are sent to a model. Decoding is greedy (temperature 0), and that is not a setting."""
+
+    concurrency: int = Field(4, ge=1, description="Requests in flight at once.")
+    timeout_s: float = Field(120, gt=0, description="Seconds one request may take.")
+    max_retries: int = Field(4, ge=0, description="Further tries after 429, 5xx and time-outs; nothing else is tried again.")
+    max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
+    max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
+
+
+class PrefixSettings(_Section):
+    """The context-engineering prefix; its first form is a fixed few-shot taken from training rows."""
+
+    shots: int = Field(2, ge=1, le=16, description="Training rows shown before each request.")
+    max_chars: int = Field(6000, ge=200, description="Longest prefix, in characters of the examples' messages.")
+
+
+class Gate(_Section):
+    """One condition a candidate must meet: not worse than the reference by more than `margin` on `metric`."""
+
+    metric: str = Field(description="A column of predictions.parquet, such as function_name_and_args or f1.")
+    margin: float = Field(gt=0, lt=1, description="Largest loss against the reference that is still acceptable.")
+
+
+class DecisionSettings(_Section):
+    """The gates, registered before the evaluation is looked at. Every gate must pass (no correction needed);
+    several candidates are corrected for by Holm's method."""
+
+    gates: tuple[Gate, ...] = Field((), description="Empty: the default gates of the workload's type.")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of each verdict.")
+    power: float = Field(0.8, gt=0.5, lt=1, description="Used to say how many rows a verdict needs.")
+    max_age_days: int = Field(30, ge=1, description="A decision older than this has expired.")
+
+
+class PromotionSettings(_Section):
+    """What happens after a `promote` verdict."""
+
+    mode: Literal["manual"] = Field("manual", description="A person approves; nothing is swapped automatically.")
+
+
+class Candidate(_Section):
+    """A small model that may take over a workload."""
+
+    id: Slug = Field(description="The candidate's name in every report, path and partition; renaming it makes another one.")
+    model: str = Field(
+        description="A GGUF file, a local model folder, a hub id, or the URL of an OpenAI-compatible endpoint."
+    )
+    model_name: str | None = Field(None, description="The name an endpoint knows the model by; null asks `/v1/models`.")
+    engine: Engine = Field(
+        Engine.XLLAMACPP, description="What serves it: llama.cpp on this machine, or an endpoint elsewhere."
+    )
+    api_key_env: str | None = Field(None, description="NAME of the environment variable that holds the endpoint's key.")
+    chat_template: str | None = Field(
+        None, description="A template file, or the name of a built-in one (`chatml-tools`); null uses the model's own."
+    )
+    description: str | None = Field(None, description="A line for people; shown beside the id.")
+    derived_from: str | None = Field(
+        None, description="Set where the model was derived from another; shown in every report."
+    )
+    gpus: int = Field(0, ge=0, description="Weight in the GPU budget; remote endpoints weigh 0.")
+    context_length: int = Field(
+        4096, ge=256, description="Tokens of prompt and answer together that the server makes room for."
+    )
+    trainable: bool = Field(True, description="false: never fine-tuned; its customized variant is skipped.")
+    workloads: tuple[Slug, ...] | None = Field(None, description="null: every workload.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Overrides of `training` for this candidate.")
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether somebody else runs the server."""
+        return self.engine is Engine.OPENAI
+
+    @field_validator("training")
+    @classmethod
+    def _known_training_keys(cls, value: dict[str, Any]) -> dict[str, Any]:
+        TrainingSettings(**value)
+        return value
+
+    @model_validator(mode="after")
+    def _endpoint_has_a_url(self) -> Candidate:
+        has_url = self.model.startswith(("http://", "https://"))
+        if self.is_remote and not has_url:
+            raise ValueError("engine 'openai' needs a `model` that starts with http:// or https://")
+        if has_url and not self.is_remote:
+            raise ValueError("a `model` that is a URL needs `engine: openai`")
+        return self
+
+
+class WorkloadSettings(_Section):
+    """Overrides for one workload; each block is merged over the top-level block of the same name."""
+
+    split: dict[str, Any] = Field(default_factory=dict, description="Keys of `split` that differ for this workload.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Keys of `training` that differ for this workload.")
+    finetune: dict[str, Any] = Field(default_factory=dict, description="Keys of `finetune` that differ for this workload.")
+    evaluation: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of `evaluation` that differ for this workload."
+    )
+    prefix: dict[str, Any] = Field(default_factory=dict, description="Keys of `prefix` that differ for this workload.")
+    decision: dict[str, Any] = Field(default_factory=dict, description="Keys of `decision` that differ for this workload.")
+    train_only_sources: tuple[str, ...] | None = Field(
+        None, description="Sources never examined on; null: every source but `traffic`; [] lets all be examined on."
+    )
+
+    @model_validator(mode="after")
+    def _known_keys(self) -> WorkloadSettings:
+        for name, section in _OVERRIDABLE.items():
+            section(**getattr(self, name))
+        return self
+
+
+_OVERRIDABLE: dict[str, type[_Section]] = {
+    "split": SplitSettings,
+    "training": TrainingSettings,
+    "finetune": FinetuneSettings,
+    "evaluation": EvaluationSettings,
+    "prefix": PrefixSettings,
+    "decision": DecisionSettings,
+}
+
+
+class LocalSettings(_Section):
+    """What this machine may spend on the `local` platform."""
+
+    gpu_budget: int = Field(1, ge=0, description="Sum of `gpus` of the local models that may be loaded at once.")
+    parallel_runs: int = Field(2, ge=1, description="Dagster runs `flywheel run` keeps in flight.")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads a model server or training uses; null: the cores, shared."
+    )
+    max_record_bytes: int = Field(4_000_000, ge=1000, description="A longer log line is rejected as oversize.")
+
+
+class Settings(_Section):
+    """The whole of flywheel.yaml, plus where it came from."""
+
+    version: Literal[1] = Field(1, description="Version of this file's form.")
+    platform: Literal["local"] = Field("local", description="Where training, serving and evaluation run.")
+    candidates: tuple[Candidate, ...] = Field(min_length=1, description="The small models that are examined.")
+    split: SplitSettings = SplitSettings()
+    training: TrainingSettings = TrainingSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    prefix: PrefixSettings = PrefixSettings()
+    decision: DecisionSettings = DecisionSettings()
+    promotion: PromotionSettings = PromotionSettings()
+    local: LocalSettings = LocalSettings()
+    owners: tuple[str, ...] = Field(("team:ml-platform",), description="Dagster owners: an e-mail address or team:name.")
+    workloads: dict[Slug, WorkloadSettings] = Field(default_factory=dict, description="Overrides by workload slug.")
+
+    home: Path = Field(Path(".flywheel"), exclude=True)
+    root: Path = Field(Path(), exclude=True)
+    file: Path | None = Field(None, exclude=True)
+
+    @model_validator(mode="after")
+    def _candidates_are_distinct(self) -> Settings:
+        seen: set[str] = set()
+        for candidate in self.candidates:
+            if candidate.id in seen:
+                raise ValueError(f"candidates: the id '{candidate.id}' is used twice")
+            seen.add(candidate.id)
+        return self
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """The candidate of that id; SettingsError names the known ones."""
+        for candidate in self.candidates:
+            if candidate.id == candidate_id:
+                return candidate
+        known = ", ".join(c.id for c in self.candidates)
+        raise SettingsError(f"unknown candidate '{candidate_id}'. Known in {SETTINGS_FILE}: {known}.")
+
+    def candidates_of(self, workload: str) -> tuple[Candidate, ...]:
+        """The candidates that are examined on a workload."""
+        return tuple(c for c in self.candidates if c.workloads is None or workload in c.workloads)
+
+    def split_for(self, workload: str) -> SplitSettings:
+        """`split`, with the workload's overrides."""
+        return SplitSettings(**self._merged("split", workload))
+
+    def training_for(self, workload: str, candidate_id: str) -> TrainingSettings:
+        """`training`, with the workload's and then the candidate's overrides."""
+        return TrainingSettings(**{**self._merged("training", workload), **self.candidate(candidate_id).training})
+
+    def finetune_for(self, workload: str) -> FinetuneSettings:
+        """`finetune`, with the workload's overrides."""
+        return FinetuneSettings(**self._merged("finetune", workload))
+
+    def evaluation_for(self, workload: str) -> EvaluationSettings:
+        """`evaluation`, with the workload's overrides."""
+        return EvaluationSettings(**self._merged("evaluation", workload))
+
+    def prefix_for(self, workload: str) -> PrefixSettings:
+        """`prefix`, with the workload's overrides."""
+        return PrefixSettings(**self._merged("prefix", workload))
+
+    def decision_for(self, workload: str) -> DecisionSettings:
+        """`decision`, with the workload's overrides."""
+        return DecisionSettings(**self._merged("decision", workload))
+
+    def _merged(self, section: str, workload: str) -> dict[str, Any]:
+        base: dict[str, Any] = getattr(self, section).model_dump(exclude_unset=True)
+        override = self.workloads.get(workload)
+        return {**base, **(getattr(override, section) if override else {})}
+
+    def resolve(self, path: str) -> Path:
+        """A path of flywheel.yaml: absolute, under FLYWHEEL_HOME (`$FLYWHEEL_HOME/...`), or relative to the file."""
+        if path.startswith("$FLYWHEEL_HOME"):
+            return self.home / path.removeprefix("$FLYWHEEL_HOME").lstrip("/")
+        return (self.root / Path(path).expanduser()).resolve()
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The folder that holds flywheel.yaml: `FLYWHEEL_CONFIG`'s, else the nearest one at or above `start` (default: here)."""
+    if configured := os.environ.get("FLYWHEEL_CONFIG"):
+        return Path(configured).expanduser().resolve().parent
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / SETTINGS_FILE).is_file():
+            return folder
+    return here
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and validate flywheel.yaml, and `.env` beside it.
+
+    `path` defaults to `FLYWHEEL_CONFIG`, else to the nearest flywheel.yaml at or above the working folder. `FLYWHEEL_HOME`
+    (default `.flywheel` beside the file) says where data lives. Raises SettingsError with every faulty key in it.
+    """
+    file = (path or _configured_file()).resolve()
+    load_dotenv(file.parent / ".env", override=False)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(
+            f"{file} does not exist. Run from a folder that holds {SETTINGS_FILE}, or name one in FLYWHEEL_CONFIG."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file} is not UTF-8 text ({error}). Save it as UTF-8.") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise SettingsError(f"{file} must be a mapping with at least `candidates:`; it holds {type(content).__name__}.")
+    home = Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()
+    return parse_settings(content, home=(file.parent / home).resolve(), root=file.parent, origin=str(file), file=file)
+
+
+def _configured_file() -> Path:
+    configured = os.environ.get("FLYWHEEL_CONFIG")
+    return Path(configured).expanduser() if configured else find_root() / SETTINGS_FILE
+
+
+def parse_settings(
+    content: dict[str, Any], *, home: Path, root: Path, origin: str = SETTINGS_FILE, file: Path | None = None
+) -> Settings:
+    """Validate the content of a flywheel.yaml; SettingsError lists every fault, one a line."""
+    for reserved in _NOT_IN_THE_FILE:
+        if reserved in content:
+            raise SettingsError(f"{origin}: `{reserved}` is not a setting; set FLYWHEEL_HOME in the environment instead.")
+    try:
+        return Settings(**content, home=home, root=root, file=file)
+    except ValidationError as error:
+        lines = [_explain(fault, content) for fault in error.errors()]
+        raise SettingsError(f"{origin}: {len(lines)} fault(s)\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def _explain(fault: Any, content: dict[str, Any]) -> str:
+    """One pydantic fault as `key: what is wrong, what was found, what is accepted`."""
+    key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key. Accepted here: {', '.join(_accepted_keys(fault['loc']))}."
+    if fault["type"] == "missing":
+        return f"{key}: is required and missing."
+    found = fault.get("input")
+    shown = repr(found) if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
+    return f"{key}: {fault['msg']} (found {shown})."
+
+
+def _accepted_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys a block accepts, found by walking the models along a fault's location."""
+    model: type[BaseModel] = Settings
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        if model is Settings and part == "candidates":
+            model = Candidate
+        elif model is Settings and part == "workloads":
+            model = WorkloadSettings
+        elif part in _OVERRIDABLE and model in (Settings, WorkloadSettings):
+            model = _OVERRIDABLE[str(part)]
+        elif model is Settings and part == "local":
+            model = LocalSettings
+        elif model is Settings and part == "promotion":
+            model = PromotionSettings
+        elif model is DecisionSettings and part == "gates":
+            model = Gate
+    return sorted(name for name in model.model_fields if name not in _NOT_IN_THE_FILE)

@@ -1,0 +1,258 @@
+"""The whole loop through Dagster, with models faked: what is made, what is not made again, and what a failure leaves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance
+
+from flywheel_assets.assets.distribution import CATALOG_FILE
+from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.core import graph
+from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.rows import Answer, EvalRow, Variant
+from flywheel_assets.partitions import partition_key
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.status import sample_size_plan, status_of
+from tests.assets.conftest import Bench
+from tests.fake_platform import right
+
+CELLS = (Partition("tickets", "small"), Partition("tickets", "tiny"))
+CUSTOMIZED = graph.EVALS[Variant.CUSTOMIZED]
+
+
+def states(flywheel: Flywheel) -> dict[str, dict[str, str]]:
+    cells = status_of(flywheel)["workloads"]["tickets"]["cells"]
+    return {name: {variant: entry["state"] for variant, entry in cell.items()} for name, cell in cells.items()}
+
+
+def catalog(flywheel: Flywheel) -> Any:
+    return json.loads((flywheel.artifacts.require(graph.CATALOG, Partition()).path / CATALOG_FILE).read_text())
+
+
+def test_records_become_a_decision_and_every_step_shows_in_dagster(bench: Bench) -> None:
+    bench.ingest(300)
+    report = bench.turn()
+    assert report.ok, (report.failures, report.holes)
+    status = status_of(bench.flywheel)["workloads"]["tickets"]
+    assert status["type"] == "tool_calling"
+    assert status["records"] == 300
+    assert states(bench.flywheel) == {
+        name: dict.fromkeys(("base", "prefixed", "customized"), "ok") for name in ("small", "tiny")
+    }
+    assert status["cells"]["small"]["base"]["scores"]["function_name"]["value"] == 0.0
+    assert status["cells"]["small"]["customized"]["scores"]["function_name"]["value"] == 1.0
+    assert status["decision"]["verdict"] in ("promote", "keep", "inconclusive")
+    assert set(catalog(bench.flywheel)["workloads"]) == {"tickets"}
+    for node in graph.NODES:
+        if node.name in (graph.TRACES, graph.VALIDATION_EVAL):
+            continue
+        assert bench.instance.get_latest_materialization_event(asset_key(node.name)) is not None, node.name
+    assert bench.platform.deployed_now == 0
+
+
+def test_a_second_turn_makes_nothing_and_asks_no_model(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    asked = bench.platform.questions
+    report = bench.turn()
+    assert report.materialized == []
+    assert report.ok
+    assert bench.platform.questions == asked
+
+
+def test_a_perfect_candidate_on_enough_rows_is_promoted_and_waits_for_a_person(bench: Bench) -> None:
+    bench.platform.answers = right
+    bench.content["split"] = {"eval_size": 400, "min_total_records": 50}
+    bench.content["decision"] = {"gates": [{"metric": "function_name", "margin": 0.1}]}
+    bench.ingest(900)
+    bench.turn()
+    decision = status_of(bench.flywheel)["workloads"]["tickets"]["decision"]
+    assert decision["verdict"] == "promote", decision
+    assert decision["approved"] is False
+    entry = catalog(bench.flywheel)["workloads"]["tickets"]
+    assert (entry["candidate"], entry["approved"]) == (decision["candidate"], False)
+
+
+def test_a_changed_gate_decides_again_without_asking_a_model(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    asked = bench.platform.questions
+    bench.content["decision"] = {"gates": [{"metric": "function_name", "margin": 0.3}]}
+    report = bench.turn()
+    assert report.materialized == ["decision of tickets", "model_catalog of everything"]
+    assert bench.platform.questions == asked
+
+
+def test_a_failed_training_leaves_the_other_cell_alone_and_is_shown(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.platform.train_error = {"tiny": RuntimeError("out of memory: lower training.batch_size")}
+    report = bench.turn()
+    assert not report.ok
+    assert report.failures["adapter of tickets x tiny"] == "out of memory: lower training.batch_size"
+    assert states(bench.flywheel)["small"]["customized"] == "ok"
+    assert states(bench.flywheel)["tiny"] == {"base": "ok", "prefixed": "ok", "customized": "failed"}
+    reasons = " ".join(status_of(bench.flywheel)["workloads"]["tickets"]["decision"]["reasons"])
+    assert "tiny (customized) is failed" in reasons
+
+
+def test_a_repaired_cell_is_made_and_compared_and_the_others_are_not_made_again(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.platform.train_error = {"tiny": RuntimeError("out of memory")}
+    bench.turn()
+    bench.platform.train_error = {}
+    bench.platform.trained.clear()
+    report = bench.turn()
+    assert report.ok
+    assert bench.platform.trained == ["tiny"]
+    assert "comparison of tickets" in report.materialized
+
+
+def test_more_errors_than_accepted_fail_the_check_and_are_asked_again_next_time(bench: Bench) -> None:
+    bench.ingest(120)
+
+    def flaky(candidate: str, variant: Variant, row: EvalRow) -> Answer | None:
+        return None if candidate == "small" and variant is Variant.BASE else row.reference
+
+    bench.platform.answers = flaky
+    report = bench.turn()
+    assert "rows errored" in report.failures["evals/base of tickets x small"]
+    assert states(bench.flywheel)["small"]["base"] == "failed"
+    bench.platform.answers = right
+    assert bench.turn().ok
+    assert states(bench.flywheel)["small"]["base"] == "ok"
+
+
+def test_a_third_candidate_behind_a_url_reaches_the_comparison_with_customized_skipped(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    bench.platform.trained.clear()
+    url = {"id": "hosted", "model": "http://127.0.0.1:9/v1", "engine": "openai", "trainable": False}
+    bench.content["candidates"] = [*bench.content["candidates"], url]
+    report = bench.turn()
+    assert report.ok
+    assert bench.platform.trained == []
+    assert states(bench.flywheel)["hosted"] == {"base": "ok", "prefixed": "ok", "customized": "skipped"}
+    hosted = status_of(bench.flywheel)["workloads"]["tickets"]["cells"]["hosted"]
+    assert "cannot load our adapter" in hosted["customized"]["reason"]
+
+
+def test_too_few_records_are_refused_with_how_many_are_missing_and_a_failed_check(bench: Bench) -> None:
+    bench.ingest(20)
+    report = bench.turn()
+    assert not report.ok
+    assert "30 more" in report.failures["datasets/base of tickets"]
+    key = dg.AssetCheckKey(asset_key(graph.BASE), "enough_records")
+    latest = bench.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert latest.event is not None
+
+
+def test_new_records_extend_the_datasets_and_never_move_a_row(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    before = _sides(bench.flywheel)
+    bench.ingest(60, seed=8)
+    assert bench.turn().ok
+    after = _sides(bench.flywheel)
+    assert len(after) > len(before)
+    moved = [row for row, side in before.items() if side and after[row] and after[row] != side]
+    assert moved == []
+
+
+def _sides(flywheel: Flywheel) -> dict[str, str | None]:
+    import pyarrow.parquet as pq
+
+    folder = flywheel.artifacts.require(graph.BASE, Partition("tickets")).path
+    return {row["row_id"]: row["side"] for row in pq.read_table(folder / "rows.parquet").to_pylist()}
+
+
+@pytest.mark.parametrize(
+    ("mode", "threshold", "state"), [("never", 0.9, "skipped"), ("if_needed", 0.9, "ok"), ("if_needed", 0.0, "skipped")]
+)
+def test_finetune_modes(bench: Bench, mode: str, threshold: float, state: str) -> None:
+    bench.ingest(120)
+    bench.content["finetune"] = {"mode": mode, "metric": "function_name", "threshold": threshold}
+    assert bench.turn().ok
+    assert states(bench.flywheel)["small"]["customized"] == state
+    assert bool(bench.platform.trained) is (state == "ok")
+    if state == "skipped":
+        adapter = bench.flywheel.artifacts.require(graph.ADAPTER, CELLS[0])
+        assert adapter.reason is not None and adapter.reason.startswith("not fine-tuned: ")
+
+
+def test_a_version_from_before_is_pointed_to_again_and_not_computed(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    bench.content["training"] = {"epochs": 2}
+    bench.turn()
+    bench.platform.trained.clear()
+    bench.content["training"] = {"epochs": 1}
+    assert bench.turn().ok
+    assert bench.platform.trained == []
+
+
+def test_a_lost_event_is_told_again_without_computing(bench: Bench, instance: DagsterInstance) -> None:
+    bench.ingest(120)
+    bench.turn()
+    asked = bench.platform.questions
+    comparison = bench.flywheel.artifacts.require(graph.COMPARISON, Partition("tickets"))
+    instance.wipe_assets([asset_key(graph.COMPARISON)])
+    report = bench.turn()
+    # What is below waits in the same run and finds that nothing changed.
+    assert report.materialized == ["comparison of tickets", "decision of tickets"]
+    assert bench.flywheel.artifacts.require(graph.COMPARISON, Partition("tickets")) == comparison
+    assert bench.platform.questions == asked
+
+
+def test_an_asset_without_its_upstream_says_what_to_do(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.instance.add_dynamic_partitions("workload", ["tickets"])
+    job = bench.defs.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=bench.instance,
+        asset_selection=[asset_key(graph.ADAPTER)],
+        partition_key=partition_key(CELLS[0]),
+        raise_on_error=False,
+    )
+    failure = result.all_events[-1].message + str(
+        [event.event_specific_data for event in result.all_events if event.is_step_failure]
+    )
+    assert "datasets/train of tickets (not made yet)" in failure
+    assert "flywheel run tickets" in failure
+
+
+def test_the_row_plan_uses_the_discordance_that_was_seen(bench: Bench) -> None:
+    bench.ingest(120)
+    before = sample_size_plan(bench.flywheel, "tickets", None)
+    assert {row["observed"] for row in before["plans"]} == {False}
+    bench.turn()
+    after = sample_size_plan(bench.flywheel, "tickets", 0.02)
+    assert {row["margin"] for row in after["plans"]} == {0.02}
+    assert all(row["observed"] and row["available"] > 0 for row in after["plans"])
+
+
+def test_a_workload_with_images_fails_fast_with_the_reason(bench: Bench) -> None:
+    path = bench.folder / "images.jsonl"
+    records = []
+    for i in range(80):
+        content = [{"type": "text", "text": f"what is {i}?"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]
+        records.append(
+            {
+                "timestamp": 1_790_000_000 + i,
+                "workload_id": "vision",
+                "client_id": "c",
+                "request": {"messages": [{"role": "user", "content": content}]},
+                "response": {"choices": [{"message": {"role": "assistant", "content": "a cat"}}]},
+            }
+        )
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    from flywheel_assets.resources.ingest import ingest
+
+    ingest([path], bench.flywheel.traces)
+    report = bench.turn()
+    assert not report.ok
+    assert any("image" in hole.reason for hole in report.holes)
+    assert not any("datasets" in name for name in report.materialized)

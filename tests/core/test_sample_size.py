@@ -1,0 +1,74 @@
+"""The table of rows a margin needs, and plans after an inconclusive verdict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flywheel_assets.core.sample_size import lossless_rows, needed_rows, plan_rows, rows_to_settle
+from flywheel_assets.core.statistics import paired_test
+
+
+@pytest.mark.parametrize(
+    ("discordance", "margin", "rows"),
+    [(0.1, 0.02, 1546), (0.1, 0.03, 687), (0.1, 0.05, 248), (0.2, 0.02, 3092), (0.2, 0.03, 1374), (0.2, 0.05, 495)],
+)
+def test_the_published_table_comes_out(discordance: float, margin: float, rows: int) -> None:
+    assert needed_rows(discordance, margin) == rows
+
+
+def test_no_plan_is_smaller_than_what_a_candidate_without_a_loss_needs() -> None:
+    for margin in (0.01, 0.05, 0.2):
+        n = needed_rows(0.0, margin)
+        assert n == lossless_rows(margin)
+        assert paired_test(np.ones(n), np.ones(n), margin=margin).low > -margin
+        assert paired_test(np.ones(n - 1), np.ones(n - 1), margin=margin).low <= -margin
+
+
+def test_the_planned_rows_give_about_the_promised_power() -> None:
+    rng = np.random.default_rng(2)
+    n = needed_rows(0.1, 0.05)
+    passed = 0
+    for gained, lost, _ in rng.multinomial(n, [0.05, 0.05, 0.9], size=1500):
+        candidate, reference = np.ones(n), np.ones(n)
+        candidate[:lost] = 0.0
+        reference[lost : lost + gained] = 0.0
+        passed += paired_test(candidate, reference, margin=0.05).p_non_inferior <= 0.05
+    assert 0.76 <= passed / 1500 <= 0.86
+
+
+@given(
+    n=st.integers(1, 5000), lost=st.floats(0, 1), gained=st.floats(0, 1), margin=st.floats(0.01, 0.5), arms=st.integers(1, 9)
+)
+def test_the_rows_that_would_settle_it_are_always_more_and_never_absurdly_many(
+    n: int, lost: float, gained: float, margin: float, arms: int
+) -> None:
+    share = max(1.0, lost + gained)
+    lost, gained = lost / share, gained / share
+    total = rows_to_settle(
+        n=n, difference=gained - lost, discordance=gained + lost, margin=margin, alpha=0.05 / arms, power=0.8
+    )
+    # Half a margin of distance, every row discordant, nine arms: 4 z^2 / margin^2.
+    assert n < total <= max(2 * n, 60 / margin**2)
+
+
+def test_a_plan_uses_what_was_observed_and_says_so_where_it_assumes() -> None:
+    plans = plan_rows([("a", 0.05), ("b", 0.1)], available={"a": 100}, observed={"a": 0.08})
+    assert [(p.metric, p.discordance, p.observed) for p in plans] == [
+        ("a", 0.08, True),
+        ("b", 0.05, False),
+        ("b", 0.1, False),
+        ("b", 0.2, False),
+        ("b", 0.3, False),
+    ]
+    assert plans[0].needed == 198 and plans[0].missing == 98 and plans[0].to_json()["available"] == 100
+    assert all(plan.missing == plan.needed for plan in plans[1:])
+
+
+def test_a_plan_for_an_impossible_margin_is_refused() -> None:
+    with pytest.raises(ValueError, match="margin must lie between 0 and 1; 0 was given"):
+        needed_rows(0.1, 0)
+    with pytest.raises(ValueError, match="discordance"):
+        needed_rows(1.1, 0.05)

@@ -1,0 +1,187 @@
+"""Intervals that cover, tests that keep their error rate, plans that add up."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, binom
+
+from flywheel_assets.core.clusters import bootstrap_means, cluster_codes, effective_n
+from flywheel_assets.core.statistics import (
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    paired_test,
+    tango_bounds,
+    tango_z,
+    wilson,
+)
+
+
+def test_wilson_gives_the_textbook_interval() -> None:
+    # Newcombe 1998, method 3: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    for successes, n, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        assert wilson(successes, n) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_tango_gives_the_published_interval() -> None:
+    # Airway hyper-responsiveness before and after stem cell transplantation (Bentur et al. 2009), 1 and 7 discordant of 21;
+    # 95% interval as in Fagerland, Lydersen and Laake 2014.
+    assert tango_bounds(1, 7, 21, alpha=0.025) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+def test_tango_agrees_with_what_can_be_derived_by_hand() -> None:
+    # At no difference it is McNemar's statistic.
+    assert tango_z(12, 5, 90, 0.0) == pytest.approx((12 - 5) / math.sqrt(12 + 5))
+    # Without a discordant row the bound solves n m / (1 - m) = z^2.
+    z2 = 1.6448536**2
+    low, high = tango_bounds(0, 0, 60, alpha=0.05)
+    assert low == pytest.approx(-z2 / (60 + z2), abs=1e-6) and high == pytest.approx(-low, abs=1e-9)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 200))
+def test_tango_is_antisymmetric_and_its_bounds_enclose_the_estimate(gained: int, lost: int, agreeing: int) -> None:
+    n = gained + lost + agreeing
+    if n == 0:
+        return
+    low, high = tango_bounds(gained, lost, n)
+    mirrored_low, mirrored_high = tango_bounds(lost, gained, n)
+    assert (low, high) == pytest.approx((-mirrored_high, -mirrored_low), abs=1e-9)
+    assert -1 <= low <= (gained - lost) / n + 1e-9 and (gained - lost) / n - 1e-9 <= high <= 1
+
+
+def test_one_sided_tango_bounds_cover_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(7)
+    for n, gain, loss in [(60, 0.05, 0.15), (200, 0.05, 0.10), (200, 0.10, 0.10)]:
+        counts, times = np.unique(rng.multinomial(n, [gain, loss, 1 - gain - loss], size=4000), axis=0, return_counts=True)
+        covered = sum(t for (g, x, _), t in zip(counts, times, strict=True) if tango_bounds(g, x, n)[0] <= gain - loss)
+        assert 0.935 <= covered / 4000 <= 0.975
+
+
+def test_a_candidate_at_the_margin_never_passes_more_often_than_alpha_when_the_reference_is_always_right() -> None:
+    """Exact, not simulated: sums the binomial probabilities of every count of losses that passes."""
+    for margin in (0.02, 0.05, 0.1):
+        for n in (60, 137, 200, 399, 1000):
+            passing = 0.0
+            for lost in range(int(n * margin) + 1):
+                scores = np.ones(n)
+                scores[:lost] = 0.0
+                if paired_test(scores, np.ones(n), margin=margin).low <= -margin:
+                    break
+                passing += binom.pmf(lost, n, margin)
+            assert passing <= 0.05
+
+
+def test_bound_and_p_value_of_a_paired_test_say_the_same() -> None:
+    rng = np.random.default_rng(3)
+    reference = (rng.random(150) < 0.9).astype(float)
+    for share in (0.0, 0.02, 0.05, 0.1, 0.3):
+        candidate = np.where(rng.random(150) < share, 1 - reference, reference)
+        for margin in (0.02, 0.05, 0.1, 0.2):
+            test = paired_test(candidate, reference, margin=margin)
+            assert (test.low > -margin) is (test.p_non_inferior < 0.05)
+            assert (test.high < -margin) is (test.p_inferior < 0.05)
+
+
+def test_rows_of_one_conversation_are_not_counted_as_independent() -> None:
+    rng = np.random.default_rng(5)
+    once = (rng.random(100) < 0.95).astype(float)
+    repeated, clusters = np.repeat(once, 5), np.repeat(np.arange(100), 5)
+    alone = paired_test(once, np.ones(100), margin=0.05)
+    fivefold = paired_test(repeated, np.ones(500), clusters, margin=0.05)
+    naive = paired_test(repeated, np.ones(500), margin=0.05)
+    # The cluster-robust variance divides by one less than the clusters.
+    assert fivefold.n_effective == pytest.approx(99)
+    assert fivefold.low == pytest.approx(alone.low, abs=2e-3) and naive.low > alone.low + 0.01
+    interval, naive_interval = mean_interval(repeated, clusters), mean_interval(repeated)
+    assert interval.high - interval.low > 1.8 * (naive_interval.high - naive_interval.low)
+
+
+def test_where_all_rows_agree_every_conversation_counts_once() -> None:
+    assert effective_n(np.ones(40), np.repeat(np.arange(10), 4)) == 10.0
+
+
+def test_the_guarded_bootstrap_is_the_exact_binomial_bound_on_binary_scores() -> None:
+    differences = np.zeros(100)
+    differences[:4] = -1.0
+    means = bootstrap_means(differences, cluster_codes(None, 100), guard=-1.0, resamples=100_000)
+    assert np.quantile(means, 0.05) == pytest.approx(-beta.ppf(0.95, 5, 96), abs=1e-3)
+
+
+def test_a_continuous_candidate_at_the_margin_passes_no_more_often_than_alpha() -> None:
+    """Skewed as text scores are: mostly right, sometimes half right, sometimes wrong; mean loss = margin."""
+    rng = np.random.default_rng(11)
+    draws = rng.choice([0.0, 0.5, 1.0], p=[0.03, 0.04, 0.93], size=(600, 80))
+    passed = sum(paired_test(x, np.ones(80), margin=0.05, resamples=2000).p_non_inferior <= 0.05 for x in draws)
+    assert passed / 600 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 600)
+
+
+def test_bootstrap_intervals_cover_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(13)
+    draws = rng.beta(2, 1, size=(400, 60))
+    covered = 0
+    for scores in draws:
+        interval = mean_interval(scores, resamples=1000)
+        covered += interval.low <= 2 / 3 <= interval.high
+    assert 0.92 <= covered / 400 <= 0.99
+
+
+def test_equal_scores_do_not_make_a_certain_interval() -> None:
+    interval = mean_interval(np.full(50, 0.5))
+    assert interval.low < 0.5 < interval.high
+    assert mean_interval(np.ones(50)).low < 0.95
+
+
+def test_ten_thousand_bootstraps_over_a_thousand_rows_take_less_than_a_second() -> None:
+    scores = np.random.default_rng(0).random(1000)
+    start = time.perf_counter()
+    bootstrap_means(scores, cluster_codes(None, 1000))
+    assert time.perf_counter() - start < 1.0
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_a_similar_one() -> None:
+    scores = np.random.default_rng(0).random(200)
+    assert mean_interval(scores) == mean_interval(scores)
+    assert mean_interval(scores, seed=1).low == pytest.approx(mean_interval(scores).low, abs=5e-3)
+
+
+def test_mcnemar_is_the_two_sided_binomial_test() -> None:
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(1, 7) == pytest.approx(2 * binom.cdf(1, 8, 0.5)) == mcnemar_exact(7, 1)
+    assert mcnemar_exact(5, 5) == 1.0
+
+
+def test_holm_multiplies_by_the_hypotheses_left_and_never_falls() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9]) == [0.9] and holm([]) == []
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_makes_a_p_value_smaller_nor_larger_than_bonferroni(p_values: list[float]) -> None:
+    for raw, adjusted in zip(p_values, holm(p_values), strict=True):
+        assert raw <= adjusted <= min(1.0, len(p_values) * raw) + 1e-12
+
+
+def test_inputs_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="same rows twice"):
+        paired_test([1.0], [1.0, 0.0], margin=0.05)
+    with pytest.raises(ValueError, match="3 clusters for 2 rows"):
+        mean_interval([1.0, 0.0], ["a", "b", "c"])
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval([])
+
+
+def test_a_reference_that_is_always_right_cannot_be_beaten() -> None:
+    test = paired_test(np.array([0.0] * 2 + [1.0] * 58), np.ones(60), margin=0.05)
+    assert test.high < 0.0 and test.low == pytest.approx(-beta.ppf(0.95, 3, 58))

@@ -1,0 +1,91 @@
+"""A place of its own for one end-to-end test: flywheel.yaml, dagster.yaml and homes in a temporary folder, driven by the
+installed command line the way a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Clone:
+    """`flywheel` in a folder that has never seen it, with this repository's code and settings."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, root: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Clone:
+        root.mkdir(parents=True, exist_ok=True)
+        clone = cls(root)
+        for name in ("dagster.yaml", "workspace.yaml"):
+            (root / name).write_text((REPOSITORY / name).read_text())
+        (root / "flywheel.yaml").write_text((REPOSITORY / "flywheel.yaml").read_text())
+        if edit is not None:
+            clone.edit(edit)
+        return clone
+
+    @property
+    def home(self) -> Path:
+        return self.root / ".flywheel"
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change flywheel.yaml, as a user would."""
+        path = self.root / "flywheel.yaml"
+        content = yaml.safe_load(path.read_text())
+        change(content)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def env(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "FLYWHEEL_HOME", "FLYWHEEL_CONFIG")}
+        return {**kept, "PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(self.root), **self.environment}
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """`flywheel ARGUMENTS`, in a process group of its own."""
+        command = [sys.executable, "-m", "flywheel_assets.cli", *arguments]
+        return subprocess.Popen(command, cwd=self.root, env=self.env(), text=True, start_new_session=True, **options)
+
+    def flywheel(self, *arguments: str, timeout: float = 1500, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `flywheel ARGUMENTS` to its end; `ok` expects exit code 0."""
+        with self.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        result = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        assert not ok or result.returncode == 0, f"{result.args}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+        return result
+
+    def status(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.flywheel("status", "--json").stdout)["workloads"]
+        return content
+
+    def artifact(self, asset: str, partition: str) -> Path:
+        """The folder of the current version of an asset partition."""
+        base = self.home / "artifacts"
+        ref = json.loads((base / "refs" / asset / f"{partition}.json").read_text())
+        return base / "objects" / asset / partition / str(ref["version"])
+
+    def processes(self) -> list[psutil.Process]:
+        """Every living process that works for this clone, by the environment it was started with."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("DAGSTER_HOME") == str(self.root) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found

@@ -1,0 +1,145 @@
+"""The demo, whole, with the real models; and what a user does next in the same place."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.e2e.clone import Clone
+
+WORKLOAD = "bfcl-tool-router"
+CANDIDATE = "smollm2-135m"
+
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Clone, subprocess.CompletedProcess[str]]]:
+    clone = Clone.make(tmp_path_factory.mktemp("demo"))
+    yield clone, clone.flywheel("demo", timeout=2000)
+
+
+def test_the_demo_ends_with_a_decision_table_and_the_next_steps(
+    played: tuple[Clone, subprocess.CompletedProcess[str]],
+) -> None:
+    out = played[1].stdout
+    assert "public benchmark requests" in out
+    assert "decision:" in out
+    assert f"flywheel serve {WORKLOAD}" in out
+    assert "make ui" in out
+
+
+def test_functions_of_eval_rows_never_occur_in_training(played: tuple[Clone, object]) -> None:
+    clone = played[0]
+    base, train = clone.artifact("datasets/base", WORKLOAD), clone.artifact("datasets/train", WORKLOAD)
+    asked = [json.loads(line) for line in (base / "eval_data.jsonl").read_text().splitlines()]
+    examined = {tool["function"]["name"] for row in asked for tool in row["request"]["tools"]}
+    trained = {
+        tool["function"]["name"]
+        for path in [*train.glob("train/*.jsonl"), *train.glob("validation/*.jsonl")]
+        for line in path.read_text().splitlines()
+        for tool in json.loads(json.loads(line)["tools"])
+    }
+    assert examined and trained
+    assert not examined & trained
+
+
+def test_tuning_lifts_function_name_from_below_02_to_06_on_at_least_60_rows(played: tuple[Clone, object]) -> None:
+    cell = played[0].status()[WORKLOAD]["cells"][CANDIDATE]
+    scores = {variant: cell[variant]["scores"]["function_name"] for variant in ("base", "prefixed", "customized")}
+    print(json.dumps(scores, indent=1))
+    assert all(score["n"] >= 60 for score in scores.values())
+    assert all(score["low"] <= score["value"] <= score["high"] for score in scores.values())
+    assert scores["customized"]["value"] >= 0.6
+    assert scores["base"]["value"] < 0.2
+
+
+def test_rows_where_no_call_is_right_have_no_function_name_score(played: tuple[Clone, object]) -> None:
+    table = pq.read_table(
+        played[0].artifact("evals/customized", f"{WORKLOAD}/{CANDIDATE}") / "predictions.parquet"
+    ).to_pylist()
+    quiet = [row for row in table if not json.loads(row["reference"])["tool_calls"]]
+    assert quiet
+    assert all(row["function_name"] is None and row["no_call"] is not None for row in quiet)
+
+
+def test_a_second_run_makes_nothing_and_starts_no_server(played: tuple[Clone, object]) -> None:
+    clone = played[0]
+    before = time.time()
+    report = json.loads(clone.flywheel("run", "--json").stdout)
+    print(f"second run: {time.time() - before:.1f} s")
+    assert report["materialized"] == []
+    assert report["ok"]
+
+
+def test_a_changed_gate_decides_again_without_a_model(played: tuple[Clone, object]) -> None:
+    clone = played[0]
+    clone.edit(lambda content: content["decision"].update(gates=[{"metric": "function_name", "margin": 0.4}]))
+    report = json.loads(clone.flywheel("run", "--json").stdout)
+    assert report["materialized"] == [f"decision of {WORKLOAD}", "model_catalog of everything"]
+    clone.edit(lambda content: content["decision"].update(gates=[]))
+    clone.flywheel("run")
+
+
+def test_the_adapter_loads_with_peft(played: tuple[Clone, object]) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    clone = played[0]
+    folders = [path for path in (clone.home).rglob("config.json") if (path.parent / "model.safetensors").is_file()]
+    adapter = clone.artifact("adapter", f"{WORKLOAD}/{CANDIDATE}") / "adapter"
+    sizes = {path.parent: json.loads(path.read_text())["num_hidden_layers"] for path in folders}
+    whole = next(folder for folder, layers in sizes.items() if layers == 30)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32), adapter)
+    assert any("lora_B" in name and bool(value.abs().sum() > 0) for name, value in model.named_parameters())
+
+
+def test_serve_prints_a_curl_that_gets_a_tool_call(played: tuple[Clone, object]) -> None:
+    clone = played[0]
+    with clone.start(
+        "serve", WORKLOAD, "--candidate", CANDIDATE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Ctrl-C"):
+                break
+        said = "".join(lines)
+        assert "NOT PROMOTED" in said
+        command = said[said.index("curl ") : said.index("Ctrl-C")]
+        answer = json.loads(subprocess.run(["bash", "-c", command], capture_output=True, check=True, timeout=120).stdout)
+        process.terminate()
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"]
+
+
+def test_own_traffic_of_another_workload_gets_scores_and_a_verdict(played: tuple[Clone, object], tmp_path: Path) -> None:
+    """300 records as a new user would have them; 20 are refused with how many are missing."""
+    from tests.e2e.own_traffic import write_ticket_records
+
+    clone = played[0]
+
+    def one_candidate(content: dict[str, Any]) -> None:
+        content["candidates"][1]["workloads"] = [WORKLOAD]
+        content["workloads"]["ticket-routing"] = {"training": {"max_rows": 24}, "split": {"eval_size": 40}}
+
+    clone.edit(one_candidate)
+    few = write_ticket_records(tmp_path / "few.jsonl", 20, workload="ticket-routing-small")
+    clone.flywheel("ingest", str(few))
+    refused = clone.flywheel("run", "ticket-routing-small", ok=False)
+    assert refused.returncode == 1
+    assert "30 more" in refused.stdout
+    many = write_ticket_records(tmp_path / "my.jsonl", 300, workload="ticket-routing")
+    clone.flywheel("ingest", str(many))
+    clone.flywheel("run", "ticket-routing")
+    own = clone.status()["ticket-routing"]
+    assert {variant["state"] for variant in own["cells"][CANDIDATE].values()} == {"ok"}
+    assert own["decision"]["verdict"] in ("promote", "keep", "inconclusive")

@@ -1,0 +1,168 @@
+"""The UI's server: the same instance for `make ui` and plain `dagster dev`, and a cell launched the way the UI does it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flywheel_assets.demo import prepare
+from tests.e2e.clone import Clone
+from tests.e2e.own_traffic import write_ticket_records
+
+WORKLOAD = "tickets"
+CANDIDATE = "smollm2-135m"
+CELL = f"{CANDIDATE}|{WORKLOAD}"
+
+_ASSETS = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName description owners { __typename } kinds } }"
+_LATEST = """query($key: AssetKeyInput!, $partitions: [String!]) {
+  assetOrError(assetKey: $key) { ... on Asset { assetMaterializations(partitions: $partitions) { runId timestamp } } } }"""
+_LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  ... on InvalidSubsetError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
+_RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+
+
+@contextmanager
+def dagster_dev(clone: Clone, *, dagster_home: bool) -> Iterator[str]:
+    """`dagster dev` in the clone; yields the GraphQL URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = clone.env()
+    if not dagster_home:
+        del environment["DAGSTER_HOME"]
+    command = [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), "--host", "127.0.0.1"]
+    log = (clone.root / "dev.log").open("w")
+    with subprocess.Popen(command, cwd=clone.root, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
+        url = f"http://127.0.0.1:{port}/graphql"
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    if httpx.post(url, json={"query": _ASSETS}, timeout=20).json()["data"]["assetNodes"]:
+                        break
+                except (httpx.TransportError, KeyError, ValueError, TypeError):
+                    pass
+                assert process.poll() is None and time.monotonic() < deadline, (clone.root / "dev.log").read_text()[-3000:]
+                time.sleep(0.5)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def ask(url: str, query: str, **variables: Any) -> Any:
+    answer = httpx.post(url, json={"query": query, "variables": variables}, timeout=60).json()
+    assert "errors" not in answer, answer["errors"]
+    return answer["data"]
+
+
+def materializations(url: str, path: list[str], partition: str) -> list[dict[str, str]]:
+    found = ask(url, _LATEST, key={"path": path}, partitions=[partition])
+    return found["assetOrError"].get("assetMaterializations", [])  # type: ignore[no-any-return]
+
+
+@pytest.mark.timeout(300)
+def test_plain_dagster_dev_shows_the_instance_of_the_command_line(tmp_path: Path) -> None:
+    clone = Clone.make(tmp_path / "clone")
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "few.jsonl", 60, workload=WORKLOAD)))
+    # No model is there, so the cells fail; what is made before them is what the UI must show.
+    clone.flywheel("run", ok=False)
+    for dagster_home in (False, True):
+        with dagster_dev(clone, dagster_home=dagster_home) as url:
+            assert len(materializations(url, ["datasets", "base"], WORKLOAD)) == 1
+    nodes = {"/".join(node["assetKey"]["path"]): node for node in _nodes(clone)}
+    assert {"traces", "records", "model_catalog"} <= nodes.keys()
+
+
+def _nodes(clone: Clone) -> list[dict[str, Any]]:
+    with dagster_dev(clone, dagster_home=True) as url:
+        return ask(url, _ASSETS)["assetNodes"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.timeout(900)
+def test_a_cell_launched_as_the_ui_does_trains_a_child_and_shows_its_lineage(tmp_path: Path) -> None:
+    def small(content: dict[str, Any]) -> None:
+        content["candidates"] = content["candidates"][:1]
+        content["split"].update(eval_size=20)
+        content["training"].update(max_rows=16, max_seq_length=512)
+
+    clone = Clone.make(tmp_path / "clone", small)
+    prepare(clone.home, False, lambda message: None)
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 80, workload=WORKLOAD)))
+    with dagster_dev(clone, dagster_home=False) as url:
+        _launch(url, [["records"], ["workload_profile"], ["datasets", "base"], ["datasets", "train"]], WORKLOAD, clone)
+        _launch(url, [["finetune_decision"], ["adapter"], ["evals", "customized"]], CELL, clone)
+        for path in (["adapter"], ["evals", "customized"]):
+            assert len(materializations(url, path, CELL)) == 1
+        report = json.loads((clone.artifact("adapter", f"{WORKLOAD}/{CANDIDATE}") / "training.json").read_text())
+        assert report["steps"] == 4
+        assert report["seconds"]["train"] > 0
+        downstream = _downstream(ask(url, _ASSETS)["assetNodes"], "traces")
+        assert {
+            "records",
+            "datasets/base",
+            "adapter",
+            "evals/customized",
+            "comparison",
+            "decision",
+            "model_catalog",
+        } <= downstream
+
+
+def _launch(url: str, paths: list[list[str]], partition: str, clone: Clone) -> None:
+    """The mutation the UI sends for *Materialize selected*, and its run to the end."""
+    if "|" not in partition:
+        add = """mutation($r: RepositorySelector!, $d: String!, $k: String!) {
+          addDynamicPartition(repositorySelector: $r, partitionsDefName: $d, partitionKey: $k) { __typename } }"""
+        ask(url, add, r=_REPOSITORY, d="workload", k=partition)
+    params = {
+        "selector": {**_REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": path} for path in paths]},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}, *_dimensions(partition)]},
+        "runConfigData": "{}",
+        "mode": "default",
+    }
+    launched = ask(url, _LAUNCH, params=params)["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    run_id = launched["run"]["runId"]
+    deadline = time.monotonic() + 600
+    while (status := ask(url, _RUN, id=run_id)["runOrError"]["status"]) not in ("SUCCESS", "FAILURE", "CANCELED"):
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    assert status == "SUCCESS", (clone.root / "dev.log").read_text()[-5000:]
+
+
+_REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "flywheel_assets"}
+
+
+def _dimensions(partition: str) -> list[dict[str, str]]:
+    if "|" not in partition:
+        return []
+    candidate, workload = partition.split("|")
+    return [
+        {"key": "dagster/partition/candidate", "value": candidate},
+        {"key": "dagster/partition/workload", "value": workload},
+    ]
+
+
+def _downstream(nodes: list[dict[str, Any]], start: str) -> set[str]:
+    edges = {"/".join(n["assetKey"]["path"]): {"/".join(d["path"]) for d in n["dependencyKeys"]} for n in nodes}
+    reached = {start}
+    while grown := {name for name, upstream in edges.items() if upstream & reached} - reached:
+        reached |= grown
+    return reached

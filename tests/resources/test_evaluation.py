@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flywheel_assets.core.rows import Answer, EvalRow, ToolCall, Variant
+from flywheel_assets.resources.evaluation import evaluate
+from flywheel_assets.resources.prediction_cache import PredictionCache
+from flywheel_assets.resources.serving import Endpoint, EndpointLost, ServingError
+from flywheel_assets.settings import EvaluationSettings
+from tests.fakes import Fault, OpenAIDouble
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+PATIENT = EvaluationSettings(concurrency=4, timeout_s=10, max_retries=2, max_tokens=32)
+
+
+@pytest.fixture
+def double() -> Iterator[OpenAIDouble]:
+    with OpenAIDouble() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flywheel_assets.resources.evaluation._FIRST_PAUSE_S", 0.01)
+
+
+def row(number: int, **request: Any) -> EvalRow:
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": f"question {number}"}]
+    return EvalRow(
+        row_id=f"row-{number}",
+        trace_id=f"trace-{number}",
+        cluster=f"c{number}",
+        request={"model": "teacher", "messages": messages, **request},
+        reference=Answer("ok"),
+        suite_turns="single",
+    )
+
+
+def endpoint_of(double: OpenAIDouble, **changes: Any) -> Endpoint:
+    fixed: dict[str, Any] = {
+        "base_url": double.url,
+        "model": "double",
+        "engine_build": "double 1",
+        "model_identity": "m",
+        "template_identity": "t",
+    }
+    return Endpoint(**{**fixed, **changes})
+
+
+def test_every_row_gets_its_own_answer_in_the_order_of_the_rows(double: OpenAIDouble) -> None:
+    double.answer = lambda body: {"role": "assistant", "content": "about " + body["messages"][-1]["content"]}
+    predictions = evaluate(endpoint_of(double), [row(n) for n in range(20)], variant=Variant.BASE, settings=PATIENT)
+    assert [p.row_id for p in predictions] == [f"row-{n}" for n in range(20)]
+    assert [p.answer.content for p in predictions if p.answer] == [f"about question {n}" for n in range(20)]
+    assert all(p.latency_ms and p.prompt_tokens == 11 and p.completion_tokens == 7 and not p.cached for p in predictions)
+
+
+def test_tool_calls_come_back_with_their_arguments_as_the_model_wrote_them(double: OpenAIDouble) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bern"'}}
+    double.answer = lambda body: {"role": "assistant", "content": None, "tool_calls": [call]}
+    (prediction,) = evaluate(endpoint_of(double), [row(1, tools=[WEATHER])], variant=Variant.BASE, settings=PATIENT)
+    assert prediction.answer == Answer(None, (ToolCall("weather", '{"city": "Bern"'),))
+
+
+def test_a_tool_call_the_server_left_in_the_text_stays_text(double: OpenAIDouble) -> None:
+    text = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+    double.answer = lambda body: {"role": "assistant", "content": text}
+    (prediction,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=PATIENT)
+    assert prediction.answer == Answer(text)
+
+
+def test_a_second_evaluation_asks_the_server_nothing(double: OpenAIDouble, tmp_path: Any) -> None:
+    rows = [row(n) for n in range(10)]
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        first = evaluate(endpoint_of(double), rows, variant=Variant.BASE, settings=PATIENT, cache=cache)
+        assert double.count == len(rows)
+        seen: list[tuple[int, int, int, int]] = []
+        second = evaluate(
+            endpoint_of(double),
+            rows,
+            variant=Variant.BASE,
+            settings=PATIENT,
+            cache=cache,
+            progress=lambda *a: seen.append(a),
+        )
+    assert double.count == len(rows)
+    assert all(p.cached for p in second)
+    assert [dataclasses.replace(p, cached=False) for p in second] == first
+    assert seen == [(10, 10, 10, 0)]
+
+
+def test_only_new_rows_are_asked_when_an_eval_set_grows(double: OpenAIDouble, tmp_path: Any) -> None:
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        evaluate(endpoint_of(double), [row(n) for n in range(5)], variant=Variant.BASE, settings=PATIENT, cache=cache)
+        evaluate(endpoint_of(double), [row(n) for n in range(7)], variant=Variant.BASE, settings=PATIENT, cache=cache)
+    assert double.count == 7
+
+
+def test_an_error_is_not_remembered_and_is_asked_again(double: OpenAIDouble, tmp_path: Any) -> None:
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        double.faults.append(Fault(status=400))
+        (failed,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=PATIENT, cache=cache)
+        (answered,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=PATIENT, cache=cache)
+    assert failed.answer is None and failed.error is not None and failed.error.startswith("HTTP 400: ")
+    assert answered.error is None and not answered.cached
+
+
+def test_a_busy_server_is_asked_again_when_it_says_so(double: OpenAIDouble) -> None:
+    double.faults.append(Fault(status=429, retry_after="0.4"))
+    started = time.perf_counter()
+    (prediction,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=PATIENT)
+    assert prediction.answer == Answer("ok")
+    assert time.perf_counter() - started >= 0.4
+    assert prediction.latency_ms is not None and prediction.latency_ms < 300, "waiting for a try is not latency"
+
+
+def test_server_errors_are_tried_as_often_as_the_settings_allow_and_no_oftener(double: OpenAIDouble) -> None:
+    double.always = Fault(status=503)
+    (prediction,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=PATIENT)
+    assert double.count == 1 + PATIENT.max_retries
+    assert prediction.error is not None and prediction.error.startswith("HTTP 503")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 409, 422])
+def test_a_refusal_is_not_tried_again(double: OpenAIDouble, status: int) -> None:
+    double.always = Fault(status=status)
+    (prediction,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=PATIENT)
+    assert double.count == 1
+    assert prediction.error is not None and prediction.error.startswith(f"HTTP {status}")
+
+
+def test_a_slow_server_is_a_time_out_and_tried_again(double: OpenAIDouble) -> None:
+    hasty = PATIENT.model_copy(update={"timeout_s": 0.2, "max_retries": 1})
+    double.faults.append(Fault(delay_s=0.6))
+    (prediction,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=hasty)
+    assert prediction.answer == Answer("ok") and double.count == 2
+    double.always = Fault(delay_s=0.6)
+    (late,) = evaluate(endpoint_of(double), [row(1)], variant=Variant.BASE, settings=hasty)
+    assert late.error == "no answer within 0.2 s (evaluation.timeout_s)"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"<html>proxy</html>",
+        b"[]",
+        b'{"choices": []}',
+        b'{"choices": [{"message": {"content": 7}}]}',
+        b'{"choices": [{"message": {"tool_calls": [{"function": {"name": null, "arguments": ""}}]}}]}',
+    ],
+)
+def test_garbage_is_an_error_of_its_row_alone(double: OpenAIDouble, garbage: bytes) -> None:
+    double.faults.append(Fault(body=garbage))
+    one_by_one = PATIENT.model_copy(update={"concurrency": 1})
+    first, second = evaluate(endpoint_of(double), [row(1), row(2)], variant=Variant.BASE, settings=one_by_one)
+    assert first.error is not None and first.error.startswith("unusable answer: ")
+    assert second.answer == Answer("ok") and double.count == 2
+
+
+def test_a_key_that_a_server_quotes_back_never_reaches_a_report(double: OpenAIDouble) -> None:
+    double.always = Fault(status=403)
+    (prediction,) = evaluate(endpoint_of(double, api_key="sk-secret"), [row(1)], variant=Variant.BASE, settings=PATIENT)
+    assert prediction.error is not None and "Bearer ***" in prediction.error and "sk-secret" not in prediction.error
+
+
+def test_an_endpoint_that_dies_ends_the_evaluation_instead_of_a_thousand_error_rows(
+    double: OpenAIDouble, tmp_path: Any
+) -> None:
+    endpoint = endpoint_of(double)
+
+    def die_after_ten(done: int, *_: int) -> None:
+        if done == 10:
+            double.stop()
+
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        started = time.perf_counter()
+        with pytest.raises(EndpointLost, match="does not accept connections any more"):
+            evaluate(
+                endpoint,
+                [row(n) for n in range(1000)],
+                variant=Variant.BASE,
+                settings=PATIENT,
+                cache=cache,
+                progress=die_after_ten,
+            )
+        assert time.perf_counter() - started < 5
+        assert len(cache) >= 10, "what was answered before is kept"
+
+
+def test_a_server_whose_process_is_known_to_be_gone_is_not_tried_again(double: OpenAIDouble) -> None:
+    endpoint = endpoint_of(double, fault=lambda: "candidate 'x': the model server was killed")
+    double.stop()
+    patient = PATIENT.model_copy(update={"max_retries": 50})
+    with pytest.raises(EndpointLost, match="the model server was killed"):
+        evaluate(endpoint, [row(1)], variant=Variant.BASE, settings=patient)
+
+
+def test_no_more_requests_are_in_flight_than_the_settings_allow(double: OpenAIDouble) -> None:
+    double.always = Fault(delay_s=0.02)
+    evaluate(endpoint_of(double), [row(n) for n in range(30)], variant=Variant.BASE, settings=PATIENT)
+    assert double.most_at_once == PATIENT.concurrency
+
+
+def test_no_more_requests_are_in_flight_than_the_server_computes_at_once(double: OpenAIDouble) -> None:
+    double.always = Fault(delay_s=0.02)
+    evaluate(endpoint_of(double, slots=2), [row(n) for n in range(10)], variant=Variant.BASE, settings=PATIENT)
+    assert double.most_at_once == 2
+
+
+def test_the_variants_of_one_server_differ_by_the_scale_of_the_adapter_only(double: OpenAIDouble) -> None:
+    endpoint = endpoint_of(double, adapter_identity="a", can_load_adapter=True)
+    for variant in (Variant.BASE, Variant.CUSTOMIZED):
+        evaluate(endpoint, [row(1, tools=[WEATHER])], variant=variant, settings=PATIENT)
+    base, customized = double.chats
+    assert base.pop("lora") == [{"id": 0, "scale": 0.0}] and customized.pop("lora") == [{"id": 0, "scale": 1.0}]
+    assert base == customized
+
+
+def test_a_customized_variant_without_an_adapter_is_refused_before_anything_is_asked(double: OpenAIDouble) -> None:
+    with pytest.raises(ServingError, match="started without an adapter"):
+        evaluate(endpoint_of(double), [row(1)], variant=Variant.CUSTOMIZED, settings=PATIENT)
+    assert double.count == 0
+
+
+def test_the_prefix_is_sent_between_the_instructions_and_the_question(double: OpenAIDouble) -> None:
+    prefix = [{"role": "user", "content": "example"}, {"role": "assistant", "content": "shown"}]
+    evaluate(endpoint_of(double), [row(1)], variant=Variant.PREFIXED, prefix_messages=prefix, settings=PATIENT)
+    assert [m["content"] for m in double.chats[0]["messages"]] == ["be brief", "example", "shown", "question 1"]
+
+
+def test_progress_counts_answers_reuse_and_errors(double: OpenAIDouble) -> None:
+    double.faults.append(Fault(status=400))
+    seen: list[tuple[int, int, int, int]] = []
+    one_by_one = PATIENT.model_copy(update={"concurrency": 1})
+    evaluate(
+        endpoint_of(double),
+        [row(n) for n in range(3)],
+        variant=Variant.BASE,
+        settings=one_by_one,
+        progress=lambda *a: seen.append(a),
+    )
+    assert seen == [(1, 3, 0, 1), (2, 3, 0, 1), (3, 3, 0, 1)]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flywheel_assets.settings import Settings, SettingsError, load_settings, parse_settings
+
+MINIMAL: dict[str, Any] = {"candidates": [{"id": "small", "model": "small.gguf"}]}
+
+
+def parse(**content: Any) -> Settings:
+    return parse_settings({**MINIMAL, **content}, home=Path("/home"), root=Path("/root"))
+
+
+def fault(**content: Any) -> str:
+    with pytest.raises(SettingsError) as error:
+        parse(**content)
+    return str(error.value)
+
+
+def test_the_shipped_file_is_valid() -> None:
+    settings = load_settings(Path(__file__).parent.parent / "flywheel.yaml")
+    assert [candidate.id for candidate in settings.candidates] == ["smollm2-135m", "smollm2-99m-derived"]
+
+
+def test_a_typo_is_an_error_that_lists_the_accepted_keys() -> None:
+    message = fault(split={"eval_sise": 10})
+    assert "split.eval_sise: unknown key" in message
+    assert "eval_size" in message
+
+
+def test_a_typo_inside_a_candidate_names_its_place() -> None:
+    message = fault(candidates=[{"id": "small", "model": "a.gguf", "modle": "b"}])
+    assert "candidates.0.modle: unknown key" in message
+    assert "chat_template" in message
+
+
+def test_an_unknown_value_names_the_accepted_ones() -> None:
+    message = fault(finetune={"mode": "sometimes"})
+    assert "finetune.mode" in message
+    assert "'always', 'if_needed' or 'never'" in message
+    assert "'sometimes'" in message
+
+
+def test_every_fault_is_listed_at_once() -> None:
+    message = fault(split={"eval_size": 0}, training={"epochs": "many"})
+    assert "2 fault(s)" in message
+    assert "split.eval_size" in message
+    assert "training.epochs" in message
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"flywheel\.yaml does not exist"):
+        load_settings(tmp_path / "flywheel.yaml")
+
+
+def test_broken_yaml_is_one_message_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "flywheel.yaml").write_text("candidates: [\n")
+    with pytest.raises(SettingsError, match="line"):
+        load_settings(tmp_path / "flywheel.yaml")
+
+
+def test_an_empty_file_says_what_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "flywheel.yaml").write_text("")
+    with pytest.raises(SettingsError, match="candidates"):
+        load_settings(tmp_path / "flywheel.yaml")
+
+
+def test_two_candidates_may_not_share_an_id() -> None:
+    assert "'small' is used twice" in fault(candidates=[MINIMAL["candidates"][0]] * 2)
+
+
+def test_a_candidate_id_that_is_no_slug_is_refused() -> None:
+    assert "candidates.0.id" in fault(candidates=[{"id": "Small Model", "model": "a.gguf"}])
+
+
+def test_a_url_needs_the_openai_engine_and_the_engine_a_url() -> None:
+    assert "engine: openai" in fault(candidates=[{"id": "remote", "model": "http://127.0.0.1/v1"}])
+    assert "needs a `model` that starts with http" in fault(candidates=[{"id": "r", "model": "a.gguf", "engine": "openai"}])
+
+
+def test_an_unknown_candidate_lists_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"unknown candidate 'big'.*small"):
+        parse().candidate("big")
+
+
+def test_workload_overrides_win_and_the_rest_is_inherited() -> None:
+    settings = parse(split={"eval_size": 30, "val_ratio": 0.2}, workloads={"router": {"split": {"eval_size": 7}}})
+    assert settings.split_for("router").eval_size == 7
+    assert settings.split_for("router").val_ratio == 0.2
+    assert settings.split_for("other").eval_size == 30
+
+
+def test_candidate_training_wins_over_the_workloads() -> None:
+    settings = parse(
+        candidates=[{"id": "small", "model": "a.gguf", "training": {"epochs": 3}}],
+        workloads={"router": {"training": {"epochs": 2, "batch_size": 8}}},
+    )
+    training = settings.training_for("router", "small")
+    assert (training.epochs, training.batch_size) == (3, 8)
+
+
+def test_an_override_of_a_workload_is_checked_at_the_door() -> None:
+    assert "eval_sise" in fault(workloads={"router": {"split": {"eval_sise": 3}}})
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert parse(split={"random_seed": 0}).split_for("router").random_seed == 0
+
+
+def test_secrets_are_named_and_never_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMALL_KEY", "s3cret-value")
+    content = {"candidates": [{"id": "r", "model": "http://127.0.0.1/v1", "engine": "openai", "api_key_env": "SMALL_KEY"}]}
+    (tmp_path / "flywheel.yaml").write_text(yaml.safe_dump(content))
+    settings = load_settings(tmp_path / "flywheel.yaml")
+    assert "s3cret-value" not in settings.model_dump_json() + repr(settings)
+
+
+def test_home_follows_the_environment_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flywheel.yaml").write_text(yaml.safe_dump(MINIMAL))
+    monkeypatch.setenv("FLYWHEEL_HOME", "elsewhere")
+    settings = load_settings(tmp_path / "flywheel.yaml")
+    assert settings.home == tmp_path / "elsewhere"
+    assert settings.resolve("$FLYWHEEL_HOME/models/x.gguf") == tmp_path / "elsewhere" / "models" / "x.gguf"
+    assert settings.resolve("x.gguf") == tmp_path / "x.gguf"
