@@ -1,4 +1,4 @@
-"""Records to datasets: parse, validate, de-duplicate, profile, split, format, write; speed, memory, and the price of 1% more.
+"""Records to datasets (parse, validate, de-duplicate, split, format, write): speed, memory, and the price of 1% more.
 
 What belongs here: the three measurements. What does not: the trace store (`ingest`); its batches are read from a file of
 stored records, so that what is timed is data preparation alone.
@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.machine import machine
 from benchmarks.synthetic import write_records
@@ -32,8 +32,7 @@ _BATCH = 1_000
 _SAMPLE_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(NamedTuple):
     """What a trace store hands over."""
 
     id: str

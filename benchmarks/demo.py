@@ -70,7 +70,10 @@ def _clone(root: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> 
 
 def _demo(root: Path) -> float:
     """Wall seconds of the demo after fetching."""
-    script = "from pathlib import Path; from flywheel_assets.demo import prepare; prepare(Path('.flywheel').resolve(), False, print)"
+    script = (
+        "from pathlib import Path; from flywheel_assets.demo import prepare; "
+        "prepare(Path('.flywheel').resolve(), False, print)"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=root, env=_environment(root), check=True, stdout=sys.stderr)
     began = time.monotonic()
     _flywheel(root, "demo")

@@ -26,8 +26,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# In a pipe or a CI log there is no terminal to ask for its width, and 80 columns cut every table.
+_WIDTH = None if sys.stdout.isatty() else 150
+out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+err = Console(stderr=True, highlight=False, soft_wrap=True, width=_WIDTH)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
 
@@ -185,14 +187,13 @@ def _instance(settings: Settings) -> Iterator[DagsterInstance]:
 
 def _known(workload: str) -> str:
     """A workload's slug, whether the slug or the original id was typed."""
-    from flywheel_assets.core.slugs import workload_slug
     from flywheel_assets.resources.flywheel import Flywheel
 
-    slugs = [summary.slug for summary in Flywheel.at_home(load_settings()).traces.workloads()]
-    for name in (workload, workload_slug(workload)):
-        if name in slugs:
-            return name
-    known = ", ".join(slugs) or "none yet; `flywheel ingest FILE` adds some"
+    summaries = Flywheel.at_home(load_settings()).traces.workloads()
+    for summary in summaries:
+        if workload in (summary.slug, summary.workload_id):
+            return summary.slug
+    known = ", ".join(summary.slug for summary in summaries) or "none yet; `flywheel ingest FILE` adds some"
     raise UserError(f"unknown workload '{workload}'. In the trace store: {known}.")
 
 
@@ -215,8 +216,9 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from flywheel_assets.resources.artifacts import ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.serving import ServingError
+    from flywheel_assets.resources.trace_stores import TraceStoreError
 
-    return (SettingsError, UserError, ArtifactMissing, IngestError, ServingError)
+    return (SettingsError, UserError, ArtifactMissing, IngestError, ServingError, TraceStoreError)
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ class ForkedWorkers:
         self._settings_file = settings_file
         self._progress_on_stderr = progress_on_stderr
         self._running: dict[ForkServerProcess, Batch] = {}
-        _FORK_SERVER.set_forkserver_preload([__name__])
+        _FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server"])
 
     def start(self, batch: Batch, flywheel_run: str) -> None:
         """Begin to execute a batch."""

@@ -33,9 +33,9 @@ def print_workload(slug: str, workload: Json, out: Console) -> None:
     version = workload["dataset_version"] or "-"
     table = Table(title=f"{slug}  ({workload['type'] or 'not profiled'}, {workload['records']} records, dataset {version})")
     for column in ("candidate", "variant", "state"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for metric in metrics:
-        table.add_column(f"{metric}\n[95% interval]", justify="right")
+        table.add_column(f"{metric}\n(95% interval)", justify="right")
     table.add_column("p50 ms", justify="right")
     for candidate, variants in workload["cells"].items():
         for name, variant in variants.items():

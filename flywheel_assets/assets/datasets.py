@@ -4,6 +4,7 @@ The work is in `core.datasets`; here it is wired to the trace store and the arti
 """
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +19,12 @@ from flywheel_assets.core import graph
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import train_only_sources
+from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
 
 PROFILE_FILE = "profile.json"
 _SHOWN_TOOLS = 50
+_ADDED_AT_INGEST = 4096
 
 
 def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -111,14 +114,18 @@ def _update_records(work: Work) -> Mapping[str, Outcome]:
     flywheel, workload = work.flywheel, work.partition.workload
     until = work.inputs[graph.RECORDS].versions[f"{graph.TRACES}@{workload}"]
     previous = _continuable(work, graph.RECORDS)
-    since = None if previous is None else previous.summary["watermark"]
     out = work.draft(graph.RECORDS).path
-    summary = core.update_records(
-        previous.path if previous else None,
-        flywheel.traces.read_after(workload, since, until=until),
-        out,
-        max_bytes=flywheel.settings.local.max_record_bytes,
-    )
+    # A stored body may be a little longer than its line was: ingest adds what the line left out.
+    max_bytes = flywheel.settings.local.max_record_bytes + _ADDED_AT_INGEST
+    try:
+        since = None if previous is None else previous.summary["watermark"]
+        batches = flywheel.traces.read_after(workload, since, until=until)
+        summary = core.update_records(previous.path if previous else None, batches, out, max_bytes=max_bytes)
+    except UnknownWatermark as error:
+        work.context.log.warning(f"{error} Reading the workload from its start.")
+        shutil.rmtree(out)
+        batches = flywheel.traces.read_after(workload, None, until=until)
+        summary = core.update_records(None, batches, out, max_bytes=max_bytes)
     work.context.log.info(
         f"{summary.records:,} records ({summary.new_rows:,} new, {summary.duplicates:,} duplicates, "
         f"{sum(summary.rejected.values()):,} in quarantine)"

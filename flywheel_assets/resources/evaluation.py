@@ -107,8 +107,12 @@ async def ask_all(
             async with asyncio.TaskGroup() as group:
                 for _ in range(workers):
                     group.create_task(work(client))
-        except* _NeverConnectedError as lost:
-            raise EndpointLost(_why_lost(endpoint, lost, len(found), len(rows))) from None
+        except ExceptionGroup as failed:
+            # One is enough for the caller, who knows nothing of tasks.
+            (first, *_) = failed.exceptions
+            if isinstance(first, _NeverConnectedError):
+                raise EndpointLost(_why_lost(endpoint, first, len(found), len(rows))) from None
+            raise first from None
     return [found[row.row_id] for row in rows]
 
 
@@ -213,7 +217,7 @@ def _to_remember(prediction: Prediction) -> CachedAnswer:
     return CachedAnswer(prediction.answer, prediction.latency_ms, prediction.prompt_tokens, prediction.completion_tokens)
 
 
-def _why_lost(endpoint: Endpoint, lost: ExceptionGroup[_NeverConnectedError], done: int, total: int) -> str:
+def _why_lost(endpoint: Endpoint, lost: _NeverConnectedError, done: int, total: int) -> str:
     known = endpoint.fault()
-    why = known if known is not None else f"{endpoint.base_url} does not accept connections any more ({lost.exceptions[0]})."
+    why = known if known is not None else f"{endpoint.base_url} does not accept connections any more ({lost})."
     return f"{why}\n{done} of {total} rows were answered and are kept; start the server again and repeat the run."

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class LocalPlatform:
             settings=order.settings,
             out_dir=order.out_dir,
             work_dir=order.work_dir,
-            threads=self._threads(),
+            threads=self.settings.local.threads,
         )
         with self.leases.acquire(
             GPU_POOL,
@@ -108,7 +109,7 @@ class LocalPlatform:
             candidate,
             adapter_gguf=adapter,
             owner=owner,
-            threads=self._threads(),
+            threads=self._serving_threads(),
             parallel=self.settings.evaluation.concurrency,
         ) as endpoint:
             yield endpoint
@@ -129,5 +130,7 @@ class LocalPlatform:
                 endpoint, rows, variant=variant, prefix_messages=prefix, settings=settings, cache=cache, progress=progress
             )
 
-    def _threads(self) -> int | None:
-        return self.settings.local.threads
+    def _serving_threads(self) -> int:
+        """A share of the cores for each run in flight: llama.cpp's threads spin while they wait, so two servers with a
+        thread for every core cost each other far more than half."""
+        return self.settings.local.threads or max(1, len(os.sched_getaffinity(0)) // self.settings.local.parallel_runs)

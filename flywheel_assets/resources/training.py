@@ -57,7 +57,7 @@ class TrainingJob:
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """A trained adapter: the PEFT folder, the GGUF form where there is one, and the trainer's report (see docs)."""
+    """A trained adapter: the PEFT folder, the GGUF form where there is one, and the report (see `trainer.run.train`)."""
 
     adapter_dir: Path
     gguf: Path | None
@@ -87,7 +87,7 @@ def run_training(context: dg.AssetExecutionContext, job: TrainingJob, *, timeout
     job.out_dir.parent.mkdir(parents=True, exist_ok=True)
     (job.work_dir / ERROR_FILE).unlink(missing_ok=True)
     try:
-        ordered = _job_for_child(job)
+        ordered = job_for_child(job)
     except OSError as error:
         raise TrainingFailed(
             FailureKind.MODEL_MISSING,
@@ -134,7 +134,7 @@ def progress(work_dir: Path) -> dict[str, Any] | None:
     return content
 
 
-def _job_for_child(job: TrainingJob) -> Job:
+def job_for_child(job: TrainingJob) -> Job:
     """The job as the child reads it: absolute paths, since it works in another folder."""
     known = {field.name for field in fields(Hyperparameters)}
     hyper = job.settings.model_dump(include=known)

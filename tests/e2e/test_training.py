@@ -18,7 +18,7 @@ import pytest
 
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import folder_for, prune_layers
-from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, _job_for_child, run_training
+from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, job_for_child, run_training
 from flywheel_assets.settings import Candidate, TrainingSettings
 from flywheel_assets.trainer.failure import FailureKind, TrainerError
 from tests.trainer.tiny_model import weather_row, write_gguf, write_rows
@@ -234,7 +234,7 @@ def child(job: TrainingJob, folder: Path) -> tuple[subprocess.Popen[bytes], Trai
     """The trainer on its own, as somebody without Dagster would start it."""
     folder.mkdir(exist_ok=True)
     alone = replace(job, out_dir=folder / "out", work_dir=folder / "work")
-    (folder / "job.json").write_text(json.dumps(_job_for_child(alone).to_json()))
+    (folder / "job.json").write_text(json.dumps(job_for_child(alone).to_json()))
     log = (folder / "log").open("ab")
     command = [sys.executable, "-m", "flywheel_assets.trainer", str(folder / "job.json")]
     return subprocess.Popen(command, stdout=log, stderr=log), alone
@@ -340,3 +340,21 @@ def test_padding_is_neither_seen_nor_counted() -> None:
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [[-100, 6, 7], [8, -100, -100]],
     }
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kind"), [("cuda", "auto", FailureKind.NO_GPU), ("cpu", "bfloat16", FailureKind.DTYPE)]
+)
+def test_a_device_that_is_not_there_or_not_able_is_refused(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch, device: str, dtype: str, kind: FailureKind
+) -> None:
+    import torch
+
+    from flywheel_assets.trainer.stack import choose_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    hyper = replace(job_for_child(job).hyperparameters, device=device, dtype=dtype)
+    with pytest.raises(TrainerError) as caught:
+        choose_device(hyper)
+    assert caught.value.kind is kind
+    assert "training.device" in caught.value.next_step or "dtype" in caught.value.next_step

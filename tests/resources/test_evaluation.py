@@ -233,6 +233,14 @@ def test_the_prefix_is_sent_between_the_instructions_and_the_question(double: Op
     assert [m["content"] for m in double.chats[0]["messages"]] == ["be brief", "example", "shown", "question 1"]
 
 
+def test_what_breaks_beside_the_questions_reaches_the_caller_as_it_is(double: OpenAIDouble) -> None:
+    def full(*_: int) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        evaluate(endpoint_of(double), [row(n) for n in range(9)], variant=Variant.BASE, settings=PATIENT, progress=full)
+
+
 def test_progress_counts_answers_reuse_and_errors(double: OpenAIDouble) -> None:
     double.faults.append(Fault(status=400))
     seen: list[tuple[int, int, int, int]] = []

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from flywheel_assets.core.rows import Variant
+from flywheel_assets.resources.leases import LeaseTable
 from flywheel_assets.resources.serving import Serving, ServingError
 from flywheel_assets.settings import Candidate
 
@@ -35,7 +36,9 @@ def CommonAdapterLoraInfo(path, scale):
 class Server:
     def __init__(self, p):
         exec(open(os.environ["LOADING"]).read())
-        seen = {k: v if not isinstance(v, (set, _Open)) else str(vars(v) if isinstance(v, _Open) else sorted(v)) for k, v in vars(p).items()}
+        def shown(value):
+            return str(vars(value)) if isinstance(value, _Open) else sorted(value) if isinstance(value, set) else value
+        seen = {name: shown(value) for name, value in vars(p).items()}
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 body = json.dumps(seen).encode()
@@ -67,7 +70,9 @@ def gguf(tmp_path: Path) -> Path:
 
 
 def candidate(gguf: Path, **changes: Any) -> Candidate:
-    return Candidate(**{"id": "small", "model": str(gguf), "chat_template": "chatml-tools", "context_length": 1024, **changes})
+    return Candidate(
+        **{"id": "small", "model": str(gguf), "chat_template": "chatml-tools", "context_length": 1024, **changes}
+    )
 
 
 def refusal(of: Candidate, **options: Any) -> str:
@@ -243,8 +248,6 @@ def test_a_damaged_model_is_explained_in_the_words_of_the_engine(gguf: Path) -> 
 
 
 def test_a_candidate_that_uses_gpus_holds_a_lease_while_it_is_up(loading: Any, gguf: Path, tmp_path: Path) -> None:
-    from flywheel_assets.resources.leases import LeaseTable
-
     leases = LeaseTable(tmp_path / "leases.sqlite")
     serving = Serving(leases=leases, gpu_budget=2)
     with serving.deployed(candidate(gguf, gpus=2), owner="run-1"), serving.deployed(candidate(gguf), owner="run-2"):

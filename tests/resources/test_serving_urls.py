@@ -58,10 +58,12 @@ def test_an_unreachable_server_is_said_to_be_so() -> None:
 
 def test_a_key_comes_from_the_named_variable_and_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REMOTE_KEY", "sk-secret")
-    with OpenAIDouble(key="sk-secret") as double:
-        with Serving().deployed(candidate(double.url, api_key_env="REMOTE_KEY"), owner="test") as endpoint:
-            assert endpoint.api_key == "sk-secret"
-            assert "sk-secret" not in repr(endpoint)
+    with (
+        OpenAIDouble(key="sk-secret") as double,
+        Serving().deployed(candidate(double.url, api_key_env="REMOTE_KEY"), owner="test") as endpoint,
+    ):
+        assert endpoint.api_key == "sk-secret"
+        assert "sk-secret" not in repr(endpoint)
 
 
 def test_an_unset_key_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +85,9 @@ def test_a_refused_key_names_the_variable_and_not_the_key(monkeypatch: pytest.Mo
 def test_a_url_without_the_api_says_where_it_usually_is() -> None:
     with OpenAIDouble(serves_api=False) as double:
         root = double.url.removesuffix("/v1")
-        assert f"answered 404: there is no OpenAI-compatible API at this URL. Most servers have it under {root}/v1." in refusal(
-            candidate(root)
+        assert (
+            f"answered 404: there is no OpenAI-compatible API at this URL. Most servers have it under {root}/v1."
+            in refusal(candidate(root))
         )
 
 

@@ -35,7 +35,11 @@ def test_a_failure_is_one_message_and_the_same_in_a_file(tmp_path: Path) -> None
     heard = Heard()
     Reporter(tmp_path, heard).failed(TrainerError(FailureKind.NO_GPU, "No GPU.", "Use cpu."))
     assert heard.lines == ["No GPU. Use cpu."]
-    assert json.loads((tmp_path / "error.json").read_text()) == {"kind": "no_gpu", "message": "No GPU.", "next_step": "Use cpu."}
+    assert json.loads((tmp_path / "error.json").read_text()) == {
+        "kind": "no_gpu",
+        "message": "No GPU.",
+        "next_step": "Use cpu.",
+    }
 
 
 def test_a_number_that_json_does_not_know_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:

@@ -77,5 +77,7 @@ def test_a_template_without_tools_serves_a_workload_without_tools() -> None:
 
 
 def test_a_template_that_raises_is_quoted() -> None:
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + WITHOUT_TOOLS
+    refusing = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + WITHOUT_TOOLS
+    )
     assert "System role not supported" in refused(refusing, [chat("system", "user")]).message

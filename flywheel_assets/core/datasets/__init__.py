@@ -4,7 +4,7 @@ What belongs here: pure functions on plain folders: `update_records`, `profile_w
 checks. What does not: where records come from, how folders are published, Dagster.
 
 The steps, a module each: `update` (validate, append) over `segments`, `index`, `appending` and `workers`; `profile`;
-`split` over `assignment` (sides, for ever) and `draw`; `build` over `eval_file`, `training_files` and `manifest`.
+`split` over `assignment` (sides, for ever) and `draw`; `build` over `eval_file`, `training_shards` and `manifest`.
 """
 
 from flywheel_assets.core.datasets.build import DatasetsSummary, build_datasets, eval_dataset_name, train_dataset_name

@@ -1,7 +1,7 @@
 """From a version of the records to the eval rows and the training rows of a workload.
 
 What belongs here: the order of the steps, and the summary of what came out. What does not: every step itself (`split`,
-`eval_file`, `training_files`, `manifest`).
+`eval_file`, `training_shards`, `manifest`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flywheel_assets.core.datasets.eval_file import write_eval_file
 from flywheel_assets.core.datasets.manifest import Split, write_rows
 from flywheel_assets.core.datasets.segments import read_summary
 from flywheel_assets.core.datasets.split import IndexColumns, SplitPolicy, SplitResult, split_rows
-from flywheel_assets.core.datasets.training_files import write_training_files
+from flywheel_assets.core.datasets.training_shards import write_training_files
 from flywheel_assets.core.rows import Json
 
 # Classes shown in a summary; a workload may have thousands of tools.

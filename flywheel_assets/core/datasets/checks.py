@@ -14,12 +14,11 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.core.datasets.conversation import canonical, training_prompt, training_tools
 from flywheel_assets.core.datasets.eval_file import EVAL_FILE
-from flywheel_assets.core.datasets.index import read_columns
+from flywheel_assets.core.datasets.index import read_columns, value_counts
 from flywheel_assets.core.datasets.manifest import ROWS_FILE, LeftOut
 from flywheel_assets.core.datasets.readers import training_files
 from flywheel_assets.core.datasets.rendering import read_eval_line, read_training_line
@@ -66,9 +65,8 @@ def check_well_formed(records: Path) -> CheckOutcome:
 
 def check_enough_records(base: Path, train: Path, *, min_total_records: int) -> CheckOutcome:
     """Whether there are as many usable records as asked for, something to train on and something to examine on."""
-    reasons = read_columns(base / ROWS_FILE, ["reason"])["reason"]
-    unusable = pc.is_in(reasons, pa.array([str(reason) for reason in _NOT_USABLE]))
-    usable = len(reasons) - int(pc.sum(unusable).as_py() or 0)
+    reasons = value_counts(read_columns(base / ROWS_FILE, ["reason"])["reason"])
+    usable = sum(count for reason, count in reasons.items() if reason not in _NOT_USABLE)
     eval_rows = sum(1 for _ in _lines(base / EVAL_FILE))
     train_rows = sum(1 for path in training_files(train, "train") for _ in _lines(path))
     details: Json = {"usable": usable, "needed": min_total_records, "eval_rows": eval_rows, "train_rows": train_rows}
@@ -97,7 +95,7 @@ def check_no_leakage(base: Path, train: Path) -> CheckOutcome:
     rows = [read_eval_line(line) for line in _lines(base / EVAL_FILE)]
     eval_ids = {row["row_id"].encode() for row in rows}
     eval_questions = {_question_of(row["request"]) for row in rows}
-    eval_clusters = pa.array(sorted({row["cluster"] for row in rows}), pa.string())
+    eval_clusters = {row["cluster"] for row in rows}
     shared_rows = shared_prompts = shared_clusters = 0
     unlisted = []
     for split in ("train", "validation"):
@@ -190,16 +188,16 @@ def _question(prompt: bytes, tools: str) -> bytes:
     return prompt + b',"tools":' + orjson.dumps(tools)
 
 
-def _listed(base: Path, split: str, eval_clusters: pa.Array) -> tuple[str, int]:
+def _listed(base: Path, split: str, eval_clusters: set[str]) -> tuple[str, int]:
     """Digest of the row ids the manifest puts into a split, and how many of them are of the eval rows' clusters."""
     digest = hashlib.sha256()
     shared = 0
     file = pq.ParquetFile(base / ROWS_FILE)
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=["row_id", "cluster", "split"], use_threads=False)
-        table = table.filter(pc.equal(table["split"], split))
+        table = table.filter(pa.array([held == split for held in table["split"].to_pylist()]))
         digest.update("".join(table["row_id"].to_pylist()).encode())
-        shared += int(pc.sum(pc.is_in(table["cluster"], eval_clusters)).as_py() or 0)
+        shared += sum(cluster in eval_clusters for cluster in table["cluster"].to_pylist())
     return digest.hexdigest(), shared
 
 
@@ -231,9 +229,8 @@ def _eval_fault(line: bytes) -> str | None:
 def _training_fault(line: bytes) -> str | None:
     try:
         row = read_training_line(line)
-        tools = orjson.loads(row["tools"])
         messages = [*row["prompt"], *row["completion"]]
-        if type(tools) is not list:
+        if type(row["tools"]) is not str or type(orjson.loads(row["tools"])) is not list:
             return "tools must be a list, as JSON text"
         if len(row["completion"]) != 1 or row["completion"][0]["role"] != "assistant":
             return "completion must be one assistant message"

@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 
 from flywheel_assets.core.datasets.index import Array, index_tables, row_ids
+from flywheel_assets.core.datasets.manifest import cluster_name
 from flywheel_assets.core.datasets.rendering import eval_json, eval_lines, read_eval_line
 from flywheel_assets.core.datasets.segments import Segment, read_bodies
 from flywheel_assets.core.rows import Json
@@ -33,7 +34,7 @@ def write_eval_file(
     """
     known = {(row["row_id"], row["trace_id"], row["content_hash"]): row for row in _previous_rows(previous)}
     made: dict[int, Json] = {}
-    names = [f"{cluster:016x}" for cluster in clusters.tolist()]
+    names = [cluster_name(cluster) for cluster in clusters.tolist()]
     cluster_of = dict(zip(rows.tolist(), names, strict=True))
     start = 0
     for segment, table in zip(segments, index_tables(records, segments, _COLUMNS), strict=True):

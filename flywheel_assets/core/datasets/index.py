@@ -115,6 +115,13 @@ def codes(records: Path, segments: Sequence[Segment], column: str) -> tuple[Arra
     return (place[values] if names else values), names
 
 
+def value_counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs in a text column, or in the lists of a column of lists; null counts as a value."""
+    values = column.combine_chunks()
+    counted = (values.flatten() if pa.types.is_list(values.type) else values).value_counts()
+    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+
+
 def row_ids(table: pa.Table) -> bytes:
     """The `row_id` column of a table as one run of bytes, 16 a row."""
     column = table["row_id"].combine_chunks()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flywheel_assets.core.datasets.index import Array, index_tables, row_ids
@@ -90,9 +89,9 @@ def hex_strings(content: bytes, width: int) -> pa.Array:
     return pa.StringArray.from_buffers(values, pa.py_buffer(offsets), pa.py_buffer(content.hex().encode()))
 
 
-def cluster_names(clusters: Array) -> pa.Array:
-    """Clusters as they are written: 16 hexadecimal digits."""
-    return hex_strings(clusters.astype(">u8").tobytes(), 8)
+def cluster_name(cluster: int) -> str:
+    """A cluster as it is written: 16 hexadecimal digits."""
+    return f"{cluster:016x}"
 
 
 def write_rows(folder: Path, records: Path, segments: Sequence[Segment], fates: Fates) -> None:
@@ -113,7 +112,7 @@ def write_rows(folder: Path, records: Path, segments: Sequence[Segment], fates: 
             {
                 "row_id": hex_strings(row_ids(table), 16),
                 "trace_id": table["trace_id"],
-                "cluster": pc.if_else(pa.array(fates.clusters[part] != 0), cluster_names(fates.clusters[part]), None),
+                "cluster": _cluster_names(fates.clusters[part]),
                 "side": sides.take(_nullable(fates.sides[part])),
                 "split": splits.take(_nullable(fates.splits[part])),
                 "class": table["kind"],
@@ -132,6 +131,11 @@ def write_rows(folder: Path, records: Path, segments: Sequence[Segment], fates: 
         writer.write_table(rows)
     if writer is not None:
         writer.close()
+
+
+def _cluster_names(clusters: Array) -> pa.Array:
+    names = hex_strings(clusters.astype(">u8").tobytes(), 8)
+    return names.take(pa.array(np.arange(len(clusters)), mask=clusters == 0))
 
 
 def _names(names: list[str]) -> pa.Array:

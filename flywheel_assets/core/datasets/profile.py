@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flywheel_assets.core.datasets.conversation import NO_CALL, TEXT
-from flywheel_assets.core.datasets.index import alive_rows, index_tables
+from flywheel_assets.core.datasets.index import alive_rows, index_tables, value_counts
 from flywheel_assets.core.datasets.segments import read_summary
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json, WorkloadType
@@ -116,7 +115,7 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         table = whole.filter(pa.array(alive[at : at + whole.num_rows]))
         at += whole.num_rows
         for name, counter in counts.items():
-            counter.update(_value_counts(table[name]))
+            counter.update(value_counts(table[name]))
         for name, parts in lengths.items():
             parts.append(table[name].to_numpy())
         multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
@@ -167,12 +166,6 @@ def _type(unsupported: Counter[str], records: int, *, offers_tools: bool) -> tup
 
 
 _IN_WORDS = {"image": "with images", "audio": "with audio", _NON_CHAT: "not chat completions"}
-
-
-def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
-    values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-    counted = pc.value_counts(values)
-    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
 def _by_count(counter: Mapping[str, int]) -> dict[str, int]:

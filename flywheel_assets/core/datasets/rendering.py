@@ -73,7 +73,7 @@ def read_training_line(line: bytes) -> Json:
     """A training row as a dictionary, optional fields that are null dropped."""
     row: Json = orjson.loads(line)
     for messages in (row["prompt"], row["completion"]):
-        messages[0] = _without_nulls(messages[0])
+        messages[:1] = [_without_nulls(message) for message in messages[:1]]
     return row
 
 

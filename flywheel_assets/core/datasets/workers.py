@@ -18,7 +18,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.abc import MetaPathFinder
 from typing import Any, Protocol
 
@@ -99,7 +99,8 @@ def _process() -> Iterator[subprocess.Popen[bytes]]:
     finally:
         assert process.stdin is not None and process.stdout is not None
         process.kill()
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # what a dead worker has not read has nowhere to go
+            process.stdin.close()
         process.stdout.close()
         process.wait()
 
@@ -110,7 +111,7 @@ def _call(process: subprocess.Popen[bytes], task: Callable[..., Any], arguments:
         pickle.dump((task, arguments), process.stdin, protocol=5)
         process.stdin.flush()
         done, answer = pickle.load(process.stdout)
-    except (EOFError, BrokenPipeError):
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError):
         raise WorkerFailed(
             f"a data-preparation process died (exit code {process.wait()}; -9 is mostly a lack of memory). "
             "Free memory, or lower the number of workers, and run again: nothing was published."

@@ -1,4 +1,4 @@
-"""Training files: shards of training and validation rows, written once and hard-linked while their rows stay the same.
+"""Training shards: files of training and validation rows, written once and hard-linked while their rows stay the same.
 
 What belongs here: which rows share a file, writing a file from segments, and recognising an unchanged one. What does not:
 which rows are used (`split`), and the form of a line (`rendering`).
@@ -160,10 +160,10 @@ def write_shard(path: Path, parts: list[tuple[Path, Path, Array]]) -> None:
 
 
 def _training_lines(bodies: Path, index: Path, rows: Array) -> Iterator[bytes]:
-    table = read_columns(index, _COLUMNS).take(rows)
-    ids = row_ids(table).hex()
-    places = [table[name].to_numpy() for name in _COLUMNS[1:4]]
-    parts = zip(*(table[name].to_pylist() for name in _COLUMNS[4:]), strict=True)
+    table = read_columns(index, _COLUMNS)
+    ids = np.frombuffer(row_ids(table), "V16")[rows].tobytes().hex()
+    places = [table[name].to_numpy()[rows] for name in _COLUMNS[1:4]]
+    parts = zip(*(table[name].to_numpy()[rows].tolist() for name in _COLUMNS[4:]), strict=True)
     for at, (body, part) in enumerate(zip(read_bodies(bodies, *places), parts, strict=True)):
         prompt_at, prompt_bytes, tools_at, tools_bytes, answer_at, answer_bytes = part
         row_id = ids[32 * at : 32 * at + 32]

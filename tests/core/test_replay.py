@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from flywheel_assets.core.replay import UnusableAnswerError, greedy_request, read_completion
+from flywheel_assets.core.rows import Answer, ToolCall
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+USER = {"role": "user", "content": "question"}
+
+
+def replayed(request: dict[str, Any], **options: Any) -> dict[str, Any]:
+    return greedy_request(request, **{"model": "small", "max_tokens": 64, **options})
+
+
+def answer_in(message: Any) -> Answer:
+    return read_completion(json.dumps({"choices": [{"message": message}]}).encode())[0]
+
+
+def test_a_replay_is_greedy_however_the_teacher_sampled() -> None:
+    logged = {"model": "teacher", "messages": [USER], "temperature": 0.9, "top_p": 0.5, "seed": 7, "n": 3, "logprobs": True}
+    assert replayed(logged) == {"model": "small", "messages": [USER], "temperature": 0, "seed": 0, "max_tokens": 64}
+
+
+def test_who_asked_and_how_it_travelled_is_not_repeated() -> None:
+    logged = {"messages": [USER], "user": "u-1", "metadata": {"a": "b"}, "store": True, "stream": True, "stream_options": {}}
+    assert set(replayed(logged)) == {"model", "messages", "temperature", "seed", "max_tokens"}
+
+
+def test_what_was_asked_is_repeated_as_it_was_logged() -> None:
+    logged = {
+        "messages": [USER],
+        "tools": [TOOL],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_object"},
+        "stop": ["\n"],
+        "max_completion_tokens": 5,
+    }
+    assert replayed(logged) == {**logged, "model": "small", "temperature": 0, "seed": 0}
+
+
+def test_a_tool_choice_is_never_added() -> None:
+    assert "tool_choice" not in replayed({"messages": [USER], "tools": [TOOL]})
+
+
+@pytest.mark.parametrize("tools", [[], None])
+def test_a_choice_among_no_tools_is_not_sent(tools: Any) -> None:
+    logged = {"messages": [USER], "tools": tools, "tool_choice": "auto", "parallel_tool_calls": True}
+    assert set(replayed(logged)) == {"model", "messages", "temperature", "seed", "max_tokens"}
+
+
+@pytest.mark.parametrize("bound", ["max_tokens", "max_completion_tokens"])
+def test_a_logged_bound_is_kept(bound: str) -> None:
+    body = replayed({"messages": [USER], bound: 7})
+    assert {name: body[name] for name in body if name.startswith("max")} == {bound: 7}
+
+
+@pytest.mark.parametrize("leading", [[], ["system"], ["developer", "system"]])
+def test_a_prefix_goes_behind_the_leading_instructions_and_before_the_rest(leading: list[str]) -> None:
+    instructions = [{"role": role, "content": "be brief"} for role in leading]
+    later = {"role": "system", "content": "a late reminder"}
+    prefix = [{"role": "user", "content": "e"}, {"role": "assistant", "content": "s"}]
+    body = replayed({"messages": [*instructions, USER, later]}, prefix_messages=prefix)
+    assert body["messages"] == [*instructions, *prefix, USER, later]
+
+
+def test_a_replay_leaves_the_log_alone() -> None:
+    logged = {"messages": [USER], "tools": []}
+    replayed(logged, prefix_messages=[USER], extra={"lora": []})
+    assert logged == {"messages": [USER], "tools": []}
+
+
+def test_an_answer_with_its_tokens_is_read() -> None:
+    content = {"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    assert read_completion(json.dumps(content).encode()) == (Answer("hi"), 3, 1)
+
+
+def test_a_server_that_counts_no_tokens_is_read_too() -> None:
+    assert read_completion(b'{"choices": [{"message": {"content": "hi"}}], "usage": null}') == (Answer("hi"), None, None)
+
+
+def test_malformed_arguments_are_kept_as_written() -> None:
+    call = {"function": {"name": "f", "arguments": '{"a": '}}
+    assert answer_in({"content": "", "tool_calls": [call]}) == Answer("", (ToolCall("f", '{"a": '),))
+
+
+def test_parsed_arguments_become_text_again() -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    assert answer_in({"tool_calls": [call]}) == Answer(None, (ToolCall("f", '{"a": 1}'),))
+
+
+def test_a_call_in_the_old_form_counts() -> None:
+    assert answer_in({"function_call": {"name": "f", "arguments": "{}"}}) == Answer(None, (ToolCall("f", "{}"),))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"null", b"[]", b'{"error": "x"}', b'{"choices": []}', b'{"choices": [{}]}']
+)
+def test_what_is_no_completion_is_called_so(content: bytes) -> None:
+    with pytest.raises(UnusableAnswerError):
+        read_completion(content)
+
+
+@pytest.mark.parametrize(
+    "message", [{"content": 5}, {"tool_calls": [{}]}, {"tool_calls": [{"function": {"name": None, "arguments": ""}}]}]
+)
+def test_a_message_that_is_no_answer_is_called_so(message: Any) -> None:
+    with pytest.raises(UnusableAnswerError):
+        answer_in(message)

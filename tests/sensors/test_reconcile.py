@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+
+from flywheel_assets.partitions import WORKLOAD
+from flywheel_assets.resources.processes import ProcessIdentity, this_process
+from flywheel_assets.resources.runs import BATCH_TAG, OWNER_TAG, bury_dead_runs
+from flywheel_assets.sensors.reconcile import MAX_IN_FLIGHT
+from tests.assets.conftest import Bench, bench, instance
+
+__all__ = ["bench", "instance"]
+
+
+def tick(bench: Bench) -> dg.SensorResult | dg.SkipReason:
+    sensor = bench.defs.resolve_sensor_def("reconcile")
+    context = dg.build_sensor_context(
+        instance=bench.instance,
+        instance_ref=bench.instance.get_ref(),
+        definitions=bench.defs,
+        resources={"flywheel": bench.flywheel},
+    )
+    result = sensor(context)
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    return result
+
+
+def requests(bench: Bench) -> list[dg.RunRequest]:
+    result = tick(bench)
+    assert isinstance(result, dg.SensorResult)
+    return list(result.run_requests or ())
+
+
+def test_a_new_workload_becomes_a_partition_and_its_datasets_are_requested(bench: Bench) -> None:
+    bench.ingest(120)
+    found = requests(bench)
+    assert bench.instance.get_dynamic_partitions(str(WORKLOAD.name)) == ["tickets"]
+    assert [request.partition_key for request in found] == ["tickets"]
+    assert [key.to_user_string() for key in found[0].asset_selection or ()] == [
+        "records",
+        "workload_profile",
+        "datasets/base",
+        "datasets/train",
+    ]
+
+
+def test_the_same_stale_batch_has_the_same_run_key_so_it_is_started_once(bench: Bench) -> None:
+    bench.ingest(120)
+    assert [r.run_key for r in requests(bench)] == [r.run_key for r in requests(bench)]
+
+
+def test_nothing_stale_is_a_skip_a_person_understands(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    skipped = tick(bench)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "Nothing is stale (1 workloads looked at" in str(skipped.skip_message)
+
+
+def test_a_batch_under_way_is_not_requested_again(bench: Bench) -> None:
+    bench.ingest(120)
+    request = requests(bench)[0]
+    job = bench.defs.resolve_implicit_global_asset_job_def()
+    bench.instance.create_run_for_job(
+        job, tags={**request.tags, OWNER_TAG: str(this_process())}, status=DagsterRunStatus.STARTED
+    )
+    assert isinstance(tick(bench), dg.SkipReason)
+
+
+def test_a_dead_run_is_reported_and_its_batch_asked_for_under_another_key(bench: Bench) -> None:
+    bench.ingest(120)
+    request = requests(bench)[0]
+    job = bench.defs.resolve_implicit_global_asset_job_def()
+    dead = ProcessIdentity(this_process().host, _finished_pid(), 1.0)
+    run = bench.instance.create_run_for_job(
+        job, tags={**request.tags, OWNER_TAG: str(dead)}, status=DagsterRunStatus.STARTED
+    )
+    again = requests(bench)[0]
+    assert bench.instance.get_run_by_id(run.run_id).status is DagsterRunStatus.FAILURE  # type: ignore[union-attr]
+    assert again.tags[BATCH_TAG] == request.tags[BATCH_TAG]
+    assert again.run_key != request.run_key
+
+
+def test_a_recorded_failure_is_left_for_a_person(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.platform.train_error = {"tiny": RuntimeError("out of memory")}
+    bench.turn()
+    assert isinstance(tick(bench), dg.SkipReason)
+
+
+def test_a_run_of_another_host_is_never_declared_dead(instance: DagsterInstance, bench: Bench) -> None:
+    job = bench.defs.resolve_implicit_global_asset_job_def()
+    elsewhere = ProcessIdentity("another-host", 1, 1.0)
+    instance.create_run_for_job(job, tags={OWNER_TAG: str(elsewhere)}, status=DagsterRunStatus.STARTED)
+    assert bury_dead_runs(instance) == []
+
+
+def test_runs_in_flight_are_bounded(bench: Bench) -> None:
+    for number in range(MAX_IN_FLIGHT + 4):
+        bench.ingest(60, workload=f"w{number}")
+    assert len(requests(bench)) == MAX_IN_FLIGHT
+
+
+@pytest.mark.parametrize("name", ["reconcile", "janitor"])
+def test_sensors_ship_stopped(bench: Bench, name: str) -> None:
+    assert bench.defs.resolve_sensor_def(name).default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def _finished_pid() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+        return process.pid

@@ -1,0 +1,135 @@
+"""The command line as a user meets it: one clear message, the next step, the right exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.clone import Clone
+from tests.e2e.own_traffic import write_ticket_records
+from tests.fakes import OpenAIDouble
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone.make(tmp_path / "clone")
+
+
+def test_help_names_every_command_and_where_to_start(clone: Clone) -> None:
+    out = clone.flywheel("--help").stdout
+    for command in ("ingest", "run", "status", "plan", "serve", "doctor", "demo"):
+        assert command in out
+    assert "flywheel ingest FILE" in " ".join(out.split())
+
+
+def test_ingest_counts_new_duplicate_and_rejected_with_reasons(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
+    with path.open("a") as file:
+        file.write('{"not": "a record"}\nnot json\n')
+    first = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
+    assert (first["new"], first["duplicate"], first["rejected"]) == (5, 0, 2)
+    assert first["workloads"] == {"tickets": 5}
+    assert set(first["reasons"]) == {"missing_field", "not_json"}
+    again = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
+    assert (again["new"], again["duplicate"]) == (0, 5)
+
+
+def test_a_missing_file_is_one_message_and_nothing_is_stored(clone: Clone, tmp_path: Path) -> None:
+    good = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
+    result = clone.flywheel("ingest", str(good), str(tmp_path / "nothing.jsonl"), ok=False)
+    assert result.returncode == 2
+    assert "nothing.jsonl" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert clone.status() == {}
+
+
+def test_broken_settings_name_the_key_and_what_is_accepted(clone: Clone) -> None:
+    clone.edit(lambda content: content["split"].update(eval_sise=10))
+    result = clone.flywheel("status", ok=False)
+    assert result.returncode == 2
+    assert "split.eval_sise: unknown key" in result.stderr
+    assert "eval_size" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_candidate_lists_the_known_ones(clone: Clone) -> None:
+    result = clone.flywheel("run", "--candidate", "gpt-9", ok=False)
+    assert result.returncode == 2
+    assert "unknown candidate 'gpt-9'" in result.stderr
+    assert "smollm2-135m" in result.stderr
+
+
+def test_an_unknown_workload_lists_the_known_ones(clone: Clone, tmp_path: Path) -> None:
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")))
+    for command in ("run", "plan", "serve"):
+        result = clone.flywheel(command, "tikets", ok=False)
+        assert result.returncode == 2
+        assert "unknown workload 'tikets'" in result.stderr
+        assert "tickets" in result.stderr
+
+
+def test_a_workload_of_refused_records_says_why_it_has_none(clone: Clone, tmp_path: Path) -> None:
+    path = tmp_path / "embeddings.jsonl"
+    record = {
+        "timestamp": 1_790_000_000,
+        "workload_id": "embed",
+        "client_id": "c",
+        "request": {"input": "x"},
+        "response": {},
+    }
+    path.write_text(json.dumps(record) + "\n")
+    assert clone.flywheel("ingest", str(path), ok=False).returncode == 1
+    result = clone.flywheel("run", "embed", ok=False)
+    assert result.returncode == 2
+    assert "not_chat" in result.stderr
+
+
+def test_an_unreachable_endpoint_fails_its_cells_with_the_url_and_exit_code_1(clone: Clone, tmp_path: Path) -> None:
+    gone = {"id": "gone", "model": "http://127.0.0.1:9/v1", "engine": "openai", "trainable": False}
+    clone.edit(lambda content: content.update(candidates=[gone]))
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 80, workload="tickets")))
+    result = clone.flywheel("run", ok=False)
+    assert result.returncode == 1
+    assert "http://127.0.0.1:9/v1" in result.stdout
+    assert clone.status()["tickets"]["cells"]["gone"]["base"]["state"] == "failed"
+    doctor = clone.flywheel("doctor", ok=False)
+    assert doctor.returncode == 1
+    assert "127.0.0.1:9" in doctor.stdout
+
+
+def test_doctor_never_prints_a_secret(clone: Clone) -> None:
+    with OpenAIDouble(key="s3cret-key") as double:
+        remote = {"id": "remote", "model": double.url, "engine": "openai", "api_key_env": "REMOTE_KEY", "trainable": False}
+        clone.edit(lambda content: content.update(candidates=[remote]))
+        clone.environment["REMOTE_KEY"] = "s3cret-key"
+        result = clone.flywheel("doctor", ok=False)
+    assert "REMOTE_KEY" in result.stdout
+    assert "s3cret-key" not in result.stdout + result.stderr
+
+
+def test_a_remote_candidate_is_asked_rows_times_variants_and_never_again(clone: Clone, tmp_path: Path) -> None:
+    """Server-side call count = rows x variants with an empty cache, 0 with a full one."""
+    with OpenAIDouble() as double:
+        remote = {"id": "remote", "model": double.url, "engine": "openai", "trainable": False}
+        clone.edit(lambda content: content.update(candidates=[remote], decision={"alpha": 0.05}))
+        clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 80, workload="tickets")))
+        clone.flywheel("run")
+        rows = clone.status()["tickets"]["cells"]["remote"]["base"]["n"]
+        assert double.count == rows * 2  # customized is skipped: the endpoint cannot load an adapter
+        # The reports are gone, the cache is not: everything is made again without one call.
+        for folder in ("refs", "objects"):
+            for variant in ("base", "prefixed"):
+                for path in sorted((clone.home / "artifacts" / folder / "evals" / variant).rglob("*"), reverse=True):
+                    path.rmdir() if path.is_dir() else path.unlink()
+        report = json.loads(clone.flywheel("run", "--json").stdout)
+        assert "evals/base of tickets x remote" in report["materialized"]
+        assert double.count == rows * 2
+
+
+def test_a_dry_run_says_what_and_why_and_makes_nothing(clone: Clone, tmp_path: Path) -> None:
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 80, workload="tickets")))
+    planned = json.loads(clone.flywheel("run", "--dry-run", "--json").stdout)["items"]
+    assert planned[0] == {"asset": "records", "workload": "tickets", "candidate": None, "reason": "never made"}
+    assert not (clone.home / "artifacts" / "refs").exists()
