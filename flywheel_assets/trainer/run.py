@@ -38,7 +38,7 @@ from .template import check_template
 ADAPTER_DIR = "adapter"
 ADAPTER_GGUF = "adapter.gguf"
 # Bump when the same job would now train different weights, so that no checkpoint of the older code is continued.
-VERSION = 1
+VERSION = 2
 
 
 class _Clock:

@@ -18,6 +18,10 @@ from .job import Hyperparameters, Job
 
 # alpha / r scales what the adapter adds; 2 is the usual choice and the one the figures in the docs were measured with.
 ALPHA_PER_RANK = 2
+# On a CPU only the last layers get LoRA layers: what lies before the first of them needs no backward pass. Measured on
+# SmolLM2-135M, 96 tool-call rows: 172 tokens a CPU-second instead of 131, 2.3 GB instead of 3.5, loss on validation rows
+# 0.165 against 0.154 (0.717 before), and the same 24 of 24 function names and 8 of 24 exact calls when served.
+TRAINED_SHARE_ON_CPU = 0.6
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _REPORTED_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo", "accelerate", "gguf")
 
@@ -136,9 +140,13 @@ def load_model(folder: str, hyper: Hyperparameters, device: Device) -> tuple[Any
 
 
 def attach_lora(model: Any, hyper: Hyperparameters, device: Device) -> Any:
-    """The model with LoRA layers beside every linear layer; only they are trained. They start as no change at all."""
+    """The model with LoRA layers beside the linear layers; only they are trained. They start as no change at all.
+
+    On a GPU in every block, on a CPU in the last `TRAINED_SHARE_ON_CPU` of them.
+    """
     from unsloth import FastLanguageModel
 
+    blocks = trained_blocks(int(model.config.num_hidden_layers), device)
     present = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     return FastLanguageModel.get_peft_model(
         model,
@@ -146,11 +154,19 @@ def attach_lora(model: Any, hyper: Hyperparameters, device: Device) -> Any:
         lora_alpha=ALPHA_PER_RANK * hyper.adapter_dim,
         lora_dropout=hyper.adapter_dropout,
         target_modules=[name for name in TARGETS if name in present] or None,
+        layers_to_transform=blocks,
         bias="none",
         use_gradient_checkpointing=_checkpointing(device),
         random_state=hyper.seed,
         max_seq_length=hyper.max_seq_length,
     )
+
+
+def trained_blocks(total: int, device: Device) -> list[int] | None:
+    """Which blocks of a model of `total` get LoRA layers; None means all."""
+    if device.kind != "cpu":
+        return None
+    return list(range(total - max(1, round(TRAINED_SHARE_ON_CPU * total)), total))
 
 
 def _checkpointing(device: Device) -> str | bool:

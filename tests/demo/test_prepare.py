@@ -93,7 +93,7 @@ def test_the_real_leaderboard_gives_an_exam_whose_functions_are_never_trained_on
     trained = [row for row, side in zip(rows, assignment.sides, strict=True) if side == Side.TRAIN]
     assert not {name for row in examined for name in row.tools} & {name for row in trained for name in row.tools}
     assert sum(bool(row.called) for row in examined) >= 60
-    assert sum(not row.called for row in examined) >= 15
+    assert sum(not row.called for row in examined) >= 12
     assert len(trained) >= 120
 
 

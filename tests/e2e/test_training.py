@@ -119,7 +119,10 @@ def served(trained: tuple[TrainedAdapter, list[str]], job: TrainingJob) -> Itera
     params.warmup = False
     params.cpuparams.n_threads = 1
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(trained[0].gguf), 1.0)]
-    yield xllamacpp.Server(params).listening_address
+    # Named, because the server ends when the object is collected.
+    server = xllamacpp.Server(params)
+    yield server.listening_address
+    del server
 
 
 def test_the_adapter_computes_the_same_in_peft_and_in_llama_cpp(
@@ -227,7 +230,8 @@ def test_a_pruned_model_loads_in_transformers_and_in_llama_cpp(tmp_path: Path) -
     params.model.path = str(tmp_path / "pruned.gguf")
     params.n_ctx = 512
     params.warmup = False
-    assert xllamacpp.Server(params).listening_address
+    server = xllamacpp.Server(params)
+    assert server.listening_address
 
 
 def child(job: TrainingJob, folder: Path) -> tuple[subprocess.Popen[bytes], TrainingJob]:

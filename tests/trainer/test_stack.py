@@ -52,3 +52,10 @@ def test_the_look_at_validation_rows_costs_a_fraction_of_the_training() -> None:
     assert len(validation_sample(rows, training_tokens=10_000, most_rows=32)) == 10
     assert len(validation_sample(rows, training_tokens=10, most_rows=32)) == MIN_VALIDATION_ROWS
     assert validation_sample([], training_tokens=10, most_rows=32) == []
+
+
+def test_a_cpu_trains_the_last_layers_and_a_gpu_all_of_them() -> None:
+    cpu, gpu = stack.Device("cpu", "CPU", "float32"), stack.Device("cuda", "GPU", "bfloat16")
+    assert stack.trained_blocks(30, cpu) == list(range(12, 30))
+    assert stack.trained_blocks(1, cpu) == [0]
+    assert stack.trained_blocks(30, gpu) is None

@@ -48,9 +48,14 @@ class StoredBody(Protocol):
     """What an update needs of a stored record: its id, and its JSON."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """The record's id."""
+        ...
+
     @property
-    def body(self) -> bytes: ...
+    def body(self) -> bytes:
+        """The record as JSON."""
+        ...
 
 
 def update_records(

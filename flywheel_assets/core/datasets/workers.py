@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any, Protocol
 
 # Starting Python and numpy costs about as much as preparing this many records in one process.
@@ -36,7 +37,9 @@ class WorkerFailed(RuntimeError):
 class InOrder(Protocol):
     """Runs `task(*arguments)` for each arguments, perhaps in parallel; results come in the order of the arguments."""
 
-    def __call__(self, task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]: ...
+    def __call__(self, task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """The results."""
+        ...
 
 
 def worker_count(requested: int | None, records: int) -> int:
@@ -91,7 +94,7 @@ def _serially(task: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) ->
 
 @contextmanager
 def _process() -> Iterator[subprocess.Popen[bytes]]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
     try:
@@ -144,7 +147,7 @@ def serve() -> None:
             return
         try:
             answer = (True, task(*arguments))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the parent raises it
             answer = (False, traceback.format_exc())
         pickle.dump(answer, answers, protocol=5)
         answers.flush()

@@ -44,7 +44,7 @@ def test_killing_the_parent_leaves_no_worker_behind(tmp_path: Path) -> None:
         f"    pathlib.Path({str(pids)!r}).write_text(' '.join(map(str, in_order(os.getpid, [()] * 8))))\n"
         "    list(in_order(time.sleep, [(0.5,)] * 1000))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     parent = subprocess.Popen([sys.executable, "-c", script], env=environment)
     _wait_until(lambda: pids.is_file() and pids.read_text() != "")
     workers = {int(pid) for pid in pids.read_text().split()}
