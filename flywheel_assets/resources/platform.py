@@ -110,7 +110,8 @@ class LocalPlatform:
             adapter_gguf=adapter,
             owner=owner,
             threads=self._serving_threads(),
-            parallel=self.settings.evaluation.concurrency,
+            # On a CPU, answering four at once is no faster than one after the other, and takes four contexts of memory.
+            parallel=self.settings.evaluation.concurrency if candidate.gpus else 1,
         ) as endpoint:
             yield endpoint
 
