@@ -18,6 +18,7 @@ import pytest
 
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import folder_for, prune_layers
+from flywheel_assets.resources.serving import Serving
 from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, job_for_child, run_training
 from flywheel_assets.settings import Candidate, TrainingSettings
 from flywheel_assets.trainer.failure import FailureKind, TrainerError
@@ -107,22 +108,13 @@ def test_nothing_is_left_in_the_working_folder_and_no_path_of_this_machine_in_th
 
 @pytest.fixture(scope="module")
 def served(trained: tuple[TrainedAdapter, list[str]], job: TrainingJob) -> Iterator[str]:
-    """llama.cpp's server with the base model, the adapter and the template."""
-    import xllamacpp
+    """llama.cpp's server with the base model, the adapter and the template; its address without `/v1`.
 
-    params = xllamacpp.CommonParams()
-    params.model.path = str(job.model)
-    params.chat_template = TEMPLATE
-    params.use_jinja = True
-    params.n_ctx = 4096
-    params.n_parallel = 1
-    params.warmup = False
-    params.cpuparams.n_threads = 1
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(trained[0].gguf), 1.0)]
-    # Named, because the server ends when the object is collected.
-    server = xllamacpp.Server(params)
-    yield server.listening_address
-    del server
+    A child process: in one process with torch, llama.cpp's server was seen to hang while starting.
+    """
+    candidate = Candidate(id="tiny", model=str(job.model), chat_template="chatml-tools", context_length=4096)
+    with Serving().deployed(candidate, adapter_gguf=trained[0].gguf, owner="test", threads=1, private=False) as endpoint:
+        yield endpoint.base_url.removesuffix("/v1")
 
 
 def test_the_adapter_computes_the_same_in_peft_and_in_llama_cpp(

@@ -37,7 +37,7 @@ from flywheel_assets.core.datasets.segments import (
     write_summary,
 )
 from flywheel_assets.core.datasets.workers import SERIAL_RECORDS, worker_count, worker_processes
-from flywheel_assets.core.records import Reject, parse_record
+from flywheel_assets.core.records import Record, Reject, parse_record
 
 # What one worker is given at a time. The bytes bound memory where records are huge.
 CHUNK_RECORDS = 2_000
@@ -100,13 +100,19 @@ def describe_chunk(ids: list[str], lengths: list[int], bodies: bytes, max_bytes:
         if isinstance(parsed, Reject):
             rejects.append((trace_id, str(parsed.reason), parsed.detail))
             continue
-        rows.append(facts(orjson.loads(parsed.body), parsed.body, parsed.content_hash))
-        kept.append(parsed.body)
+        body = parsed.body if parsed.id == trace_id else _under_id(parsed, trace_id)
+        rows.append(facts(orjson.loads(body), body, parsed.content_hash))
+        kept.append(body)
     blocks = list(compress_blocks(kept))
     columns = list(zip(*rows, strict=True)) or [()] * len(Facts._fields)
     arrays = [pa.array(column, SCHEMA.field(name).type) for name, column in zip(Facts._fields, columns, strict=True)]
     index = pa.RecordBatch.from_arrays(arrays, names=list(Facts._fields))
     return Described([block for block, _ in blocks], [n for _, n in blocks], index, rejects)
+
+
+def _under_id(record: Record, trace_id: str) -> bytes:
+    """The body with the id its store knows it by: that of a foreign store need not stand in the record."""
+    return b'{"id":' + orjson.dumps(trace_id) + record.body[len(b'{"id":' + orjson.dumps(record.id)) :]
 
 
 def _chunks(batches: Iterable[Sequence[StoredBody]]) -> Iterator[tuple[list[str], list[int], bytes]]:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 
-from flywheel_assets.core.datasets import appending, profile_workload, training_shards, update, workers
+from flywheel_assets.core.datasets import appending, profile_workload, read_eval_rows, training_shards, update, workers
 from flywheel_assets.core.datasets.build import build_datasets
 from flywheel_assets.core.datasets.split import SplitPolicy
 from tests.core.datasets.workbench import MAX_BYTES, NOW, Stored, Workbench, call, log_line
@@ -149,6 +150,17 @@ def test_records_of_a_foreign_store_need_not_be_canonical(tmp_path: Path) -> Non
     assert summary.records == 12
     datasets = build_datasets(tmp_path / "r", None, tmp_path / "b", tmp_path / "t", workload="w", policy=POLICY)
     assert datasets.usable == 12
+
+
+def test_a_foreign_stores_id_counts_where_the_record_brings_none_or_another(tmp_path: Path) -> None:
+    anonymous = {name: value for name, value in log_line(1).items() if name != "id"}
+    batch = [Stored(0, "a", orjson.dumps(anonymous)), Stored(1, "b", orjson.dumps(log_line(2)))]
+    update_records_of(tmp_path, batch)
+    [index] = (tmp_path / "r" / "index").iterdir()
+    assert pq.read_table(index)["trace_id"].to_pylist() == ["a", "b"]
+    policy = SplitPolicy(eval_size=2, min_total_records=2, eval_share=0.999999)
+    build_datasets(tmp_path / "r", None, tmp_path / "b", tmp_path / "t", workload="w", policy=policy)
+    assert {row.trace_id for row in read_eval_rows(tmp_path / "b")} == {"a", "b"}
 
 
 def test_one_empty_version_is_profiled_without_failing(workbench: Workbench) -> None:
