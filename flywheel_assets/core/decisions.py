@@ -164,8 +164,9 @@ def _preference(finding: ArmFinding) -> tuple[float, float, float, int, str]:
 
 
 def _worst(finding: ArmFinding) -> GateFinding:
-    """The gate an arm misses by most."""
-    return min(finding.gates, key=lambda found: found.test.high + found.gate.margin)
+    """The gate an arm misses by most, of those that could be judged: it is what the verdict rests on."""
+    judged = [found for found in finding.gates if found.enough_clusters]
+    return min(judged, key=lambda found: found.test.high + found.gate.margin)
 
 
 def _needed(

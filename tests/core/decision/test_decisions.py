@@ -93,6 +93,14 @@ def test_a_candidate_shown_to_be_worse_keeps_the_teacher_and_says_by_how_much(ev
     assert decision.evidence["holes"][0]["candidate"] == "other"
 
 
+def test_keep_names_the_gate_it_rests_on_and_not_one_with_too_few_conversations(evidence: Any) -> None:
+    rows = evidence.rows(60, silent=14)
+    decision = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i >= 60 or i % 2 == 0)))
+    assert decision.verdict is Verdict.KEEP
+    assert "function_name_and_args is 0.500" in decision.reasons[1]
+    assert "too few to judge" not in " ".join(decision.reasons)
+
+
 def test_too_few_rows_are_inconclusive_and_say_how_many_more_by_gate(evidence: Any) -> None:
     rows = evidence.rows(40, silent=40)
     decision = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i in (0, 50))))
