@@ -44,7 +44,7 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             check_spec(
                 "well_formed",
                 graph.RECORDS,
-                "At least one record is usable, and the index agrees with the segments.",
+                "Segments and index agree, and at most 10% of what came was refused.",
                 settings,
             )
         ],

@@ -37,7 +37,7 @@ from flywheel_assets.core.datasets.segments import (
     write_summary,
 )
 from flywheel_assets.core.datasets.workers import SERIAL_RECORDS, worker_count, worker_processes
-from flywheel_assets.core.records import Record, Reject, parse_record
+from flywheel_assets.core.records import Record, Reject, parse_content
 
 # What one worker is given at a time. The bytes bound memory where records are huge.
 CHUNK_RECORDS = 2_000
@@ -71,7 +71,7 @@ def update_records(
 
     `out` is an empty or absent folder; the previous one is only linked from and never changed. Batches are in ingestion
     order: a later content of a known id replaces the earlier one, and a conversation that is already there is kept as
-    a duplicate, which does not count. What `parse_record` refuses goes to `quarantine.jsonl` with id, reason and detail.
+    a duplicate, which does not count. What `parse_content` refuses goes to `quarantine.jsonl` with id, reason and detail.
     `max_bytes` bounds one record; `received_at` (epoch seconds, now) is the clock future timestamps are refused by.
     `workers` processes share the work, by default one a core; few records are worked on in this process.
     """
@@ -95,13 +95,15 @@ def describe_chunk(ids: list[str], lengths: list[int], bodies: bytes, max_bytes:
     rejects: list[tuple[str, str, str]] = []
     at = 0
     for trace_id, length in zip(ids, lengths, strict=True):
-        parsed = parse_record(bodies[at : at + length], max_bytes=max_bytes, received_at=received_at)
+        parsed = parse_content(bodies[at : at + length], max_bytes=max_bytes, received_at=received_at)
         at += length
         if isinstance(parsed, Reject):
             rejects.append((trace_id, str(parsed.reason), parsed.detail))
             continue
-        body = parsed.body if parsed.id == trace_id else _under_id(parsed, trace_id)
-        rows.append(facts(orjson.loads(body), body, parsed.content_hash))
+        record, content = parsed
+        body = record.body if record.id == trace_id else _under_id(record, trace_id)
+        content["id"] = trace_id
+        rows.append(facts(content, body, record.content_hash))
         kept.append(body)
     blocks = list(compress_blocks(kept))
     columns = list(zip(*rows, strict=True)) or [()] * len(Facts._fields)

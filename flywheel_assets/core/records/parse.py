@@ -38,6 +38,16 @@ def parse_record(
     seconds) is the clock: a timestamp more than two days after it is refused. It is not part of the record. A record
     without `id` gets the hex of its content hash, so the same line twice is one record.
     """
+    parsed = parse_content(
+        line, max_bytes=max_bytes, default_workload=default_workload, source=source, received_at=received_at
+    )
+    return parsed if isinstance(parsed, Reject) else parsed[0]
+
+
+def parse_content(
+    line: bytes, *, max_bytes: int, default_workload: str | None = None, source: str | None = None, received_at: float
+) -> tuple[Record, Json] | Reject:
+    """`parse_record`, with the parsed content of the record's body: for who would otherwise parse that once more."""
     if len(line) > max_bytes:
         return oversize_reject(line, size=len(line), max_bytes=max_bytes, line_hash=_digest(line))
     try:
@@ -51,7 +61,7 @@ def parse_record(
         if content.get("workload_id") is None and default_workload is not None:
             content["workload_id"] = default_workload
         workload = _workload(content)
-        return _normalised(content, workload, source or DEFAULT_SOURCE, received_at)
+        return _normalised(content, workload, source or DEFAULT_SOURCE, received_at), content
     except Refusal as refusal:
         return _reject(line, refusal.reason, refusal.detail, workload)
 
@@ -83,6 +93,7 @@ def _normalised(content: Json, workload: str, source: str, received_at: float) -
     record_id = given_id or content_hash.hex()
     # Spliced in rather than dumped again: the second dump would cost as much as everything checked above.
     body = b'{"id":' + orjson.dumps(record_id) + b"," + canonical[1:]
+    content["id"] = record_id
     return Record(record_id, workload, content["workload_id"], timestamp, session_id, source, body, content_hash)
 
 
