@@ -16,8 +16,10 @@ from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.rows import Answer, EvalRow, Variant
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.status import sample_size_plan, status_of
 from tests.assets.conftest import Bench
+from tests.e2e.own_traffic import write_text_records
 from tests.fake_platform import right
 
 CELLS = (Partition("tickets", "small"), Partition("tickets", "tiny"))
@@ -234,6 +236,16 @@ def test_the_row_plan_uses_the_discordance_that_was_seen(bench: Bench) -> None:
     assert all(row["observed"] and row["available"] > 0 for row in after["plans"])
 
 
+def test_a_text_workload_is_scored_by_f1_and_decided(bench: Bench) -> None:
+    ingest([write_text_records(bench.folder / "text.jsonl", 120, workload="answers")], bench.flywheel.traces)
+    assert bench.turn().ok
+    status = status_of(bench.flywheel)["workloads"]["answers"]
+    assert status["type"] == "generic"
+    assert set(status["cells"]["small"]["base"]["scores"]) == {"f1", "exact_match"}
+    assert status["cells"]["small"]["customized"]["scores"]["f1"]["value"] == 1.0
+    assert status["decision"]["verdict"] in ("promote", "keep", "inconclusive")
+
+
 def test_a_workload_with_images_fails_fast_with_the_reason(bench: Bench) -> None:
     path = bench.folder / "images.jsonl"
     records = []
@@ -249,8 +261,6 @@ def test_a_workload_with_images_fails_fast_with_the_reason(bench: Bench) -> None
             }
         )
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    from flywheel_assets.resources.ingest import ingest
-
     ingest([path], bench.flywheel.traces)
     report = bench.turn()
     assert not report.ok

@@ -23,6 +23,22 @@ def write_ticket_records(path: Path, n: int, *, workload: str, seed: int = 7) ->
     return path
 
 
+def write_text_records(path: Path, n: int, *, workload: str) -> Path:
+    """`n` log records without tools: a question, and a short answer in text."""
+    records = [
+        {
+            "timestamp": 1_790_000_000 + 60 * i,
+            "workload_id": workload,
+            "client_id": "desk",
+            "request": {"model": "big-model", "messages": [{"role": "user", "content": f"Case {i}: what is broken?"}]},
+            "response": {"choices": [{"message": {"role": "assistant", "content": f"The {_ITEMS[i % len(_ITEMS)]}."}}]},
+        }
+        for i in range(n)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
 def _record(rng: random.Random, i: int, workload: str) -> dict[str, Any]:
     item, number = rng.choice(_ITEMS), f"{rng.randrange(10_000, 99_999)}"
     kind = rng.choice(["open_ticket", "order_status", "refund_order", "none"])
