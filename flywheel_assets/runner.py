@@ -18,7 +18,7 @@ from dagster import DagsterInstance
 from flywheel_assets.announcements import announced
 from flywheel_assets.assets.capture import observe_traces
 from flywheel_assets.core.batches import Batch, Lane, batches
-from flywheel_assets.core.graph import Scope, scope_of
+from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import bury_dead_runs
@@ -97,8 +97,12 @@ def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice
     running: dict[Batch, float] = {}
     try:
         while True:
-            current = _narrowed(current_plan(instance, flywheel, given_up), choice)
-            for batch in _startable(current, running, flywheel):
+            whole = current_plan(instance, flywheel, given_up)
+            current = _narrowed(whole, choice)
+            startable = _startable(current, running, flywheel)
+            if not startable and not running:
+                startable = _catalog_alone(whole, report)
+            for batch in startable:
                 say(f"{batch.partition}: {', '.join(batch.assets)} ({batch.items[0].reason})")
                 workers.start(batch, report.flywheel_run)
                 running[batch] = time.monotonic()
@@ -115,6 +119,18 @@ def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice
     report.left = current.items
     report.wall_s = time.monotonic() - started
     return report
+
+
+def _catalog_alone(whole: Plan, report: RunReport) -> list[Batch]:
+    """The catalog, where something was decided in this turn while other workloads, not asked for, are still stale.
+
+    The catalog says what is decided now; it must not wait until everybody else is up to date.
+    """
+    item = whole.item((CATALOG, EVERYTHING))
+    decided = any(name.startswith(f"{DECISION} of ") for name in report.materialized)
+    if item is None or not decided or _name(item) in report.materialized:
+        return []
+    return [Batch(EVERYTHING, Lane.VERDICT, (item,))]
 
 
 def _narrowed(current: Plan, choice: Choice) -> Plan:
@@ -148,7 +164,7 @@ def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport
     """Book one finished batch; the attempts that must not be made again in this turn."""
     given_up: set[Attempt] = set()
     for item in batch.items:
-        name = f"{item.asset} of {item.partition}"
+        name = _name(item)
         failure = flywheel.artifacts.failure(*item.target)
         published = flywheel.artifacts.published(*item.target)
         if failure is not None:
@@ -166,6 +182,10 @@ def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport
             given_up.add((*item.target, item.inputs_key))
             report.failures[name] = message
     return given_up
+
+
+def _name(item: PlanItem) -> str:
+    return f"{item.asset} of {item.partition}"
 
 
 def _as_item(hole: Hole) -> PlanItem:

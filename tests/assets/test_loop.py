@@ -246,6 +246,17 @@ def test_a_text_workload_is_scored_by_f1_and_decided(bench: Bench) -> None:
     assert status["decision"]["verdict"] in ("promote", "keep", "inconclusive")
 
 
+def test_turning_one_workload_updates_the_catalog_though_another_is_stale(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.ingest(120, workload="other")
+    report = bench.turn("tickets")
+    assert report.ok
+    assert set(catalog(bench.flywheel)["workloads"]) == {"tickets"}
+    assert not any("other" in name for name in report.materialized)
+    assert bench.turn().ok
+    assert set(catalog(bench.flywheel)["workloads"]) == {"tickets", "other"}
+
+
 def test_a_workload_with_images_fails_fast_with_the_reason(bench: Bench) -> None:
     path = bench.folder / "images.jsonl"
     records = []
