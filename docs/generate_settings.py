@@ -21,7 +21,7 @@ PAGE = Path(__file__).with_name("settings.md")
 
 OPENING = """# Settings
 
-<!-- Written by docs/generate_settings.py from flywheel_assets/settings.py. Change the descriptions there. -->
+<!-- Written by docs/generate_settings.py from flywheel_assets/settings/schema.py. Change the descriptions there. -->
 
 `flywheel.yaml` says what is examined and by which rules. It is looked for in the working folder and above it;
 `FLYWHEEL_CONFIG` names another one. An unknown key is an error that lists the accepted ones. Secrets never stand in it: a

@@ -1,27 +1,21 @@
-"""Settings: flywheel.yaml, typed and validated.
+"""The keys of flywheel.yaml: their types, defaults, accepted values and meaning.
 
-What belongs here: every key a user may set, its default, its accepted values and the error that names the key. What does
-not: secrets (they come from the environment, by the *name* of a variable) and anything computed from the traffic.
-
-`load_settings` is called once, at the door (definitions, command line); everything else is handed a `Settings`.
+What belongs here: one field a key, with its description (docs/settings.md is made from them). What does not: reading the
+file (`loading`).
 """
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from dotenv import load_dotenv
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=63)]
 
 SETTINGS_FILE = "flywheel.yaml"
-_NOT_IN_THE_FILE = ("home", "root", "file")
 
 
 class SettingsError(Exception):
@@ -203,12 +197,12 @@ class WorkloadSettings(_Section):
 
     @model_validator(mode="after")
     def _known_keys(self) -> WorkloadSettings:
-        for name, section in _OVERRIDABLE.items():
+        for name, section in OVERRIDABLE.items():
             section(**getattr(self, name))
         return self
 
 
-_OVERRIDABLE: dict[str, type[_Section]] = {
+OVERRIDABLE: dict[str, type[_Section]] = {
     "split": SplitSettings,
     "training": TrainingSettings,
     "finetune": FinetuneSettings,
@@ -224,7 +218,9 @@ class LocalSettings(_Section):
     gpu_budget: int = Field(1, ge=0, description="Sum of `gpus` of the local models that may be loaded at once.")
     parallel_runs: int = Field(2, ge=1, description="Dagster runs `flywheel run` keeps in flight.")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads a model server or training uses; null: the cores, shared."
+        None,
+        ge=1,
+        description="CPU threads of a model server or training; null: the cores, shared among parallel_runs by servers.",
     )
     max_record_bytes: int = Field(4_000_000, ge=1000, description="A longer log line is rejected as oversize.")
 
@@ -305,92 +301,3 @@ class Settings(_Section):
         if path.startswith("$FLYWHEEL_HOME"):
             return self.home / path.removeprefix("$FLYWHEEL_HOME").lstrip("/")
         return (self.root / Path(path).expanduser()).resolve()
-
-
-def find_root(start: Path | None = None) -> Path:
-    """The folder that holds flywheel.yaml: `FLYWHEEL_CONFIG`'s, else the nearest one at or above `start` (default: here)."""
-    if configured := os.environ.get("FLYWHEEL_CONFIG"):
-        return Path(configured).expanduser().resolve().parent
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / SETTINGS_FILE).is_file():
-            return folder
-    return here
-
-
-def load_settings(path: Path | None = None) -> Settings:
-    """Read and validate flywheel.yaml, and `.env` beside it.
-
-    `path` defaults to `FLYWHEEL_CONFIG`, else to the nearest flywheel.yaml at or above the working folder. `FLYWHEEL_HOME`
-    (default `.flywheel` beside the file) says where data lives. Raises SettingsError with every faulty key in it.
-    """
-    file = (path or _configured_file()).resolve()
-    load_dotenv(file.parent / ".env", override=False)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SettingsError(
-            f"{file} does not exist. Run from a folder that holds {SETTINGS_FILE}, or name one in FLYWHEEL_CONFIG."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{file} is not UTF-8 text ({error}). Save it as UTF-8.") from None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file} is not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise SettingsError(f"{file} must be a mapping with at least `candidates:`; it holds {type(content).__name__}.")
-    home = Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()
-    return parse_settings(content, home=(file.parent / home).resolve(), root=file.parent, origin=str(file), file=file)
-
-
-def _configured_file() -> Path:
-    configured = os.environ.get("FLYWHEEL_CONFIG")
-    return Path(configured).expanduser() if configured else find_root() / SETTINGS_FILE
-
-
-def parse_settings(
-    content: dict[str, Any], *, home: Path, root: Path, origin: str = SETTINGS_FILE, file: Path | None = None
-) -> Settings:
-    """Validate the content of a flywheel.yaml; SettingsError lists every fault, one a line."""
-    for reserved in _NOT_IN_THE_FILE:
-        if reserved in content:
-            raise SettingsError(f"{origin}: `{reserved}` is not a setting; set FLYWHEEL_HOME in the environment instead.")
-    try:
-        return Settings(**content, home=home, root=root, file=file)
-    except ValidationError as error:
-        lines = [_explain(fault, content) for fault in error.errors()]
-        raise SettingsError(f"{origin}: {len(lines)} fault(s)\n" + "\n".join(f"  - {line}" for line in lines)) from None
-
-
-def _explain(fault: Any, content: dict[str, Any]) -> str:
-    """One pydantic fault as `key: what is wrong, what was found, what is accepted`."""
-    key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key. Accepted here: {', '.join(_accepted_keys(fault['loc']))}."
-    if fault["type"] == "missing":
-        return f"{key}: is required and missing."
-    found = fault.get("input")
-    shown = repr(found) if isinstance(found, str | int | float | bool) or found is None else type(found).__name__
-    return f"{key}: {fault['msg']} (found {shown})."
-
-
-def _accepted_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys a block accepts, found by walking the models along a fault's location."""
-    model: type[BaseModel] = Settings
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if model is Settings and part == "candidates":
-            model = Candidate
-        elif model is Settings and part == "workloads":
-            model = WorkloadSettings
-        elif part in _OVERRIDABLE and model in (Settings, WorkloadSettings):
-            model = _OVERRIDABLE[str(part)]
-        elif model is Settings and part == "local":
-            model = LocalSettings
-        elif model is Settings and part == "promotion":
-            model = PromotionSettings
-        elif model is DecisionSettings and part == "gates":
-            model = Gate
-    return sorted(name for name in model.model_fields if name not in _NOT_IN_THE_FILE)

@@ -1,0 +1,50 @@
+"""Settings: flywheel.yaml, typed and validated.
+
+What belongs here: every key a user may set, its default, its accepted values (`schema`), and the error that names the key
+(`loading`). What does not: secrets (they come from the environment, by the *name* of a variable) and anything computed from
+the traffic.
+
+`load_settings` is called once, at the door (definitions, command line); everything else is handed a `Settings`.
+"""
+
+from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
+from flywheel_assets.settings.schema import (
+    Candidate,
+    DecisionSettings,
+    Engine,
+    EvaluationSettings,
+    FinetuneMode,
+    FinetuneSettings,
+    Gate,
+    LocalSettings,
+    PrefixSettings,
+    PromotionSettings,
+    Settings,
+    SettingsError,
+    SplitSettings,
+    SplitStrategy,
+    TrainingSettings,
+    WorkloadSettings,
+)
+
+__all__ = [
+    "Candidate",
+    "DecisionSettings",
+    "Engine",
+    "EvaluationSettings",
+    "FinetuneMode",
+    "FinetuneSettings",
+    "Gate",
+    "LocalSettings",
+    "PrefixSettings",
+    "PromotionSettings",
+    "Settings",
+    "SettingsError",
+    "SplitSettings",
+    "SplitStrategy",
+    "TrainingSettings",
+    "WorkloadSettings",
+    "find_root",
+    "load_settings",
+    "parse_settings",
+]
