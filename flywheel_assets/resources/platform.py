@@ -83,14 +83,17 @@ class LocalPlatform:
 
     def train(self, context: dg.AssetExecutionContext, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
         """Fine-tune in a child process; a GPU candidate waits for its share of the budget first."""
+        path = model_path(self.settings, candidate)
         job = TrainingJob(
-            model=model_path(self.settings, candidate),
+            # What is no file of this machine may be a hub id; the trainer says so if it is neither.
+            model=path if path.exists() or path.suffix == ".gguf" else candidate.model,
             template=resolve_template(candidate, self.settings.root),
             train_files=tuple(order.train_files),
             validation_files=tuple(order.validation_files),
             settings=order.settings,
             out_dir=order.out_dir,
             work_dir=order.work_dir,
+            cache_dir=self.settings.home / "cache" / "models",
             threads=self.settings.local.threads,
         )
         with self.leases.acquire(
