@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.inputs import model_path
 from flywheel_assets.resources.leases import LeaseTable
+from flywheel_assets.resources.machine import threads_of_a_server
 from flywheel_assets.resources.prediction_cache import PredictionCache
 from flywheel_assets.resources.serving import Endpoint, Serving
 from flywheel_assets.resources.serving.deployment import GPU_POOL
@@ -112,7 +112,7 @@ class LocalPlatform:
             candidate,
             adapter_gguf=adapter,
             owner=owner,
-            threads=self._serving_threads(),
+            threads=threads_of_a_server(self.settings),
             # On a CPU, answering four at once is no faster than one after the other, and takes four contexts of memory.
             parallel=self.settings.evaluation.concurrency if candidate.gpus else 1,
         ) as endpoint:
@@ -133,8 +133,3 @@ class LocalPlatform:
             return evaluate(
                 endpoint, rows, variant=variant, prefix_messages=prefix, settings=settings, cache=cache, progress=progress
             )
-
-    def _serving_threads(self) -> int:
-        """A share of the cores for each run in flight: llama.cpp's threads spin while they wait, so two servers with a
-        thread for every core cost each other far more than half."""
-        return self.settings.local.threads or max(1, len(os.sched_getaffinity(0)) // self.settings.local.parallel_runs)

@@ -216,7 +216,9 @@ class LocalSettings(_Section):
     """What this machine may spend on the `local` platform."""
 
     gpu_budget: int = Field(1, ge=0, description="Sum of `gpus` of the local models that may be loaded at once.")
-    parallel_runs: int = Field(2, ge=1, description="Dagster runs `flywheel run` keeps in flight.")
+    parallel_runs: int | None = Field(
+        None, ge=1, description="Dagster runs `flywheel run` keeps in flight; null: one for every two cores."
+    )
     threads: int | None = Field(
         None,
         ge=1,
