@@ -21,7 +21,6 @@ from flywheel_assets.core.batches import Batch, Lane, batches
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.machine import runs_at_once
 from flywheel_assets.resources.runs import bury_dead_runs
 
 
@@ -148,7 +147,7 @@ def _narrowed(current: Plan, choice: Choice) -> Plan:
 def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) -> list[Batch]:
     """What may start beside what runs: free threads, and one training at a time on this machine."""
     found: list[Batch] = []
-    room = runs_at_once(flywheel.settings) - len(running)
+    room = flywheel.settings.local.parallel_runs - len(running)
     training = any(batch.lane is Lane.CUSTOMIZE for batch in running)
     for batch in batches(current, busy=[batch.identity for batch in running]):
         if room <= len(found):

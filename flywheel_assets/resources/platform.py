@@ -18,7 +18,6 @@ from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.inputs import model_path
 from flywheel_assets.resources.leases import LeaseTable
-from flywheel_assets.resources.machine import threads_of_a_server
 from flywheel_assets.resources.prediction_cache import PredictionCache
 from flywheel_assets.resources.serving import Endpoint, Serving
 from flywheel_assets.resources.serving.deployment import GPU_POOL
@@ -112,9 +111,10 @@ class LocalPlatform:
             candidate,
             adapter_gguf=adapter,
             owner=owner,
-            threads=threads_of_a_server(self.settings),
-            # On a CPU, answering four at once is no faster than one after the other, and takes four contexts of memory.
-            parallel=self.settings.evaluation.concurrency if candidate.gpus else 1,
+            threads=self.settings.local.threads,
+            # Measured on two cores, demo, one candidate: two runs at once with four slots each took 401 s; one slot and
+            # one thread for each took 600 s, one run at a time with both cores was no faster.
+            parallel=self.settings.evaluation.concurrency,
         ) as endpoint:
             yield endpoint
 

@@ -216,13 +216,11 @@ class LocalSettings(_Section):
     """What this machine may spend on the `local` platform."""
 
     gpu_budget: int = Field(1, ge=0, description="Sum of `gpus` of the local models that may be loaded at once.")
-    parallel_runs: int | None = Field(
-        None, ge=1, description="Dagster runs `flywheel run` keeps in flight; null: one for every two cores."
-    )
+    parallel_runs: int = Field(2, ge=1, description="Dagster runs `flywheel run` keeps in flight.")
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of a model server or training; null: the cores, shared among parallel_runs by servers.",
+        description="CPU threads of a model server or training; null: every core.",
     )
     max_record_bytes: int = Field(4_000_000, ge=1000, description="A longer log line is rejected as oversize.")
 
