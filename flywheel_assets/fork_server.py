@@ -2,12 +2,15 @@
 
 Python's fork server ends when everybody who could ask it for a process is gone, and the workers it has forked count among
 those: after a `kill -9` of `flywheel run` they would keep it, and it them, alive. So it asks the kernel to die with the
-process that started it.
+process that started it. That comes before the long import, during which the process may be killed, too.
 """
 
+import importlib
 import os
 
-import flywheel_assets.run_worker  # noqa: F401  # imported once here, so that no worker pays for it
-from flywheel_assets.resources.processes import die_with_parent
+from flywheel_assets.resources.processes import FORK_SERVER_PID, RUNNER_PID, die_with_parent
 
-die_with_parent(os.getppid())
+die_with_parent(int(os.environ[RUNNER_PID]))
+os.environ[FORK_SERVER_PID] = str(os.getpid())
+# Imported once here, so that no worker pays for it.
+importlib.import_module("flywheel_assets.run_worker")

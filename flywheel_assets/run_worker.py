@@ -26,14 +26,14 @@ from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch
 from flywheel_assets.definitions import build_defs
 from flywheel_assets.partitions import partition_key
-from flywheel_assets.resources.processes import die_with_parent, this_process
+from flywheel_assets.resources.processes import FORK_SERVER_PID, RUNNER_PID, die_with_parent, this_process
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG
 from flywheel_assets.settings import load_settings
 
 # A training child ends within 10 s of being told; then the worker reports its run as cancelled.
 _STOP_GRACE_S = 15.0
 
-_FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER = multiprocessing.get_context("forkserver")
 
 
 class ForkedWorkers:
@@ -43,12 +43,13 @@ class ForkedWorkers:
         self._settings_file = settings_file
         self._progress_on_stderr = progress_on_stderr
         self._running: dict[ForkServerProcess, Batch] = {}
-        _FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server"])
+        os.environ[RUNNER_PID] = str(os.getpid())
+        FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server"])
 
     def start(self, batch: Batch, flywheel_run: str) -> None:
         """Begin to execute a batch."""
         arguments = (self._settings_file, batch, flywheel_run, self._progress_on_stderr)
-        process = _FORK_SERVER.Process(target=_work, args=arguments, name=batch.name)
+        process = FORK_SERVER.Process(target=_work, args=arguments, name=batch.name)
         process.start()
         self._running[process] = batch
 
@@ -71,7 +72,7 @@ class ForkedWorkers:
 
 def _work(settings_file: Path | None, batch: Batch, flywheel_run: str, progress_on_stderr: bool) -> None:
     """The body of a worker process: one run, in this process; exits 1 when it failed."""
-    die_with_parent(os.getppid())
+    die_with_parent(int(os.environ[FORK_SERVER_PID]))
     out = Console(stderr=progress_on_stderr, highlight=False, soft_wrap=True)
     defs = build_defs(load_settings(settings_file), loggers={"console": _console_logger(out, batch)})
     with own_instance() as instance:

@@ -48,6 +48,10 @@ class ProcessIdentity:
         return cls(host, int(pid), float(started))
 
 
+# How run workers and their fork server (`run_worker`) know whom to die with: a parent that is gone already cannot be asked.
+RUNNER_PID = "FLYWHEEL_RUNNER_PID"
+FORK_SERVER_PID = "FLYWHEEL_FORK_SERVER_PID"
+
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
