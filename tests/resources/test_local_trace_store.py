@@ -27,6 +27,7 @@ from flywheel_assets.resources.trace_stores import (
     TraceStoreError,
     UnknownWatermark,
 )
+from flywheel_assets.resources.trace_stores.body_codec import MIN_SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -349,3 +350,33 @@ def test_killing_a_writer_keeps_whole_batches_and_the_next_one_goes_on(tmp_path)
     assert again.new + again.duplicate == committed + 100
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def similar(count, start=0):
+    """Records that share a long system message, as those of one workload do."""
+    shared = [{"role": "system", "content": "You book tables and answer in one sentence. " * 20}]
+    return [
+        record(f"s{n}", request={"messages": [*shared, {"role": "user", "content": f"table {n} for {n % 7}"}]})
+        for n in range(start, start + count)
+    ]
+
+
+def test_bodies_shrink_by_what_a_workload_repeats_and_all_stay_readable(tmp_path):
+    few, many, later = similar(3), similar(MIN_SAMPLES, start=3), similar(2, start=MIN_SAMPLES + 3)
+    with_dictionary = LocalTraceStore(tmp_path / "large.sqlite")
+    for batch in (few, many, later):
+        with_dictionary.add(batch)
+    expected = [(one.id, one.body) for one in (*few, *many, *later)]
+    assert [(one.id, one.body) for one in read(with_dictionary)] == expected
+    with_dictionary.close()
+    with sqlite3.connect(tmp_path / "large.sqlite") as db:
+        sizes = [size for (size,) in db.execute("SELECT length(body) FROM records ORDER BY seq")]
+        assert db.execute("SELECT count(*) FROM dictionaries").fetchone() == (1,)
+    assert max(sizes[3:]) < min(sizes[:3]) / 2
+
+
+def test_records_too_short_to_learn_from_are_stored_without_a_dictionary(tmp_path):
+    store = LocalTraceStore(tmp_path / "traces.sqlite")
+    added = [record(f"r{n}") for n in range(MIN_SAMPLES)]
+    store.add(added)
+    assert [one.body for one in read(store)] == [one.body for one in added]

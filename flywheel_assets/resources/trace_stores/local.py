@@ -13,10 +13,8 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-import zstandard
 
 from flywheel_assets.core.records import Record
 from flywheel_assets.resources.trace_stores.base import (
@@ -28,6 +26,7 @@ from flywheel_assets.resources.trace_stores.base import (
     UnknownWatermark,
     WorkloadSummary,
 )
+from flywheel_assets.resources.trace_stores.body_codec import packer, train, unpacker
 from flywheel_assets.resources.trace_stores.sqlite_file import SqliteFile, scalar
 
 _APPLICATION_ID = 0x466C7972  # "Flyr": tells our file from any other SQLite file
@@ -40,6 +39,8 @@ _TABLES = (
     " count INTEGER NOT NULL, last_seq INTEGER NOT NULL)",
     "CREATE TABLE records (seq INTEGER PRIMARY KEY, workload INTEGER NOT NULL, id TEXT NOT NULL, content_hash BLOB NOT NULL,"
     " body BLOB NOT NULL)",
+    # What bodies are packed with (`body_codec`): at most one a workload, made by its first large batch and never changed.
+    "CREATE TABLE dictionaries (workload INTEGER PRIMARY KEY, content BLOB NOT NULL)",
     "CREATE INDEX records_of_workload ON records (workload)",
     # From a 64-bit hash of (workload, id) to the record. Ids arrive in random order, and an index over their text would cost
     # more than all the rest of a write once a store holds a million of them. Equal hashes are told apart by the record's id.
@@ -47,8 +48,6 @@ _TABLES = (
     "CREATE TABLE rejects (line_hash BLOB PRIMARY KEY, workload TEXT, reason TEXT NOT NULL, detail TEXT NOT NULL,"
     " excerpt TEXT NOT NULL, origin TEXT NOT NULL, line_number INTEGER NOT NULL, rejected_at REAL NOT NULL)",
 )
-# Bodies shrink to a sixth at the fastest level, which saves more time in writing than it costs.
-_COMPRESSION_LEVEL = 1
 # SQLite's own limit on variables is 32,766; beyond some hundred, longer statements are no faster.
 _IDS_PER_LOOKUP = 500
 _LAST_SEQ = 2**63 - 1
@@ -144,15 +143,17 @@ class LocalTraceStore:
         return self._batches(workload, after, last, batch_size)
 
     def _batches(self, workload: str, after: int, last: int, batch_size: int) -> Iterator[list[StoredRecord]]:
-        decompress = zstandard.ZstdDecompressor().decompress
         with self._file.snapshot() as db:
+            # One state of the file for both queries: else a dictionary, and bodies packed with it, could come in between.
+            db.execute("BEGIN")
+            unpack = unpacker(_dictionary(db, "(SELECT key FROM workloads WHERE slug = ?)", workload))
             cursor = db.execute(
                 "SELECT seq, id, body FROM records WHERE workload = (SELECT key FROM workloads WHERE slug = ?)"
                 " AND seq > ? AND seq <= ? ORDER BY seq",
                 (workload, after, last),
             )
             while rows := cursor.fetchmany(batch_size):
-                yield [StoredRecord(seq, record_id, decompress(body)) for seq, record_id, body in rows]
+                yield [StoredRecord(seq, record_id, unpack(body)) for seq, record_id, body in rows]
 
     def _seq_of(self, watermark: str, generation: str | None) -> int:
         if watermark == START:
@@ -218,14 +219,29 @@ def _leave_old_places(db: sqlite3.Connection, places: list[tuple[int, int]]) -> 
 def _append(db: sqlite3.Connection, key: int, records: list[Record], id_hashes: dict[str, int], added: int) -> None:
     """Write records at the end of the order; `added` of them have an id the workload did not know."""
     first = scalar(db, "SELECT next_seq FROM store")
-    compress = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress
+    pack = _packer(db, key, records)
     numbered = list(enumerate(records, first))
-    rows = ((seq, key, r.id, r.content_hash, compress(r.body)) for seq, r in numbered)
+    rows = ((seq, key, r.id, r.content_hash, pack(r.body)) for seq, r in numbered)
     db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
     db.executemany("INSERT INTO places VALUES (?, ?)", sorted((id_hashes[r.id], seq) for seq, r in numbered))
     last = first + len(numbered) - 1
     db.execute("UPDATE store SET next_seq = ?", (last + 1,))
     db.execute("UPDATE workloads SET count = count + ?, last_seq = ? WHERE key = ?", (added, last, key))
+
+
+def _packer(db: sqlite3.Connection, key: int, records: list[Record]) -> Callable[[bytes], bytes]:
+    """Packs bodies of a workload; its first batch that is large enough gives it a dictionary."""
+    dictionary = _dictionary(db, "?", key)
+    if dictionary is None:
+        dictionary = train([record.body for record in records])
+        if dictionary is not None:
+            db.execute("INSERT INTO dictionaries VALUES (?, ?)", (key, dictionary))
+    return packer(dictionary)
+
+
+def _dictionary(db: sqlite3.Connection, workload: str, value: object) -> bytes | None:
+    row = db.execute(f"SELECT content FROM dictionaries WHERE workload = {workload}", (value,)).fetchone()
+    return None if row is None else bytes(row[0])
 
 
 def _id_hash(slug: str, record_id: str) -> int:
