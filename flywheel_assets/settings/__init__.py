@@ -7,6 +7,10 @@ the traffic.
 `load_settings` is called once, at the door (definitions, command line); everything else is handed a `Settings`.
 """
 
+from flywheel_assets.settings.automation import AutomationSettings
+from flywheel_assets.settings.cleaning import CleaningSettings
+from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
 from flywheel_assets.settings.schema import (
     Candidate,
@@ -28,13 +32,17 @@ from flywheel_assets.settings.schema import (
 )
 
 __all__ = [
+    "AutomationSettings",
     "Candidate",
+    "CleaningSettings",
     "DecisionSettings",
+    "ElasticsearchSettings",
     "Engine",
     "EvaluationSettings",
     "FinetuneMode",
     "FinetuneSettings",
     "Gate",
+    "LangfuseSettings",
     "LocalSettings",
     "PrefixSettings",
     "PromotionSettings",

@@ -10,7 +10,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from flywheel_assets.settings.automation import AutomationSettings
+from flywheel_assets.settings.cleaning import CleaningSettings
+from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.langfuse import LangfuseSettings
+from flywheel_assets.settings.section import Section
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=63)]
@@ -20,12 +26,6 @@ SETTINGS_FILE = "flywheel.yaml"
 
 class SettingsError(Exception):
     """flywheel.yaml cannot be used; the message names the file, the key, what was found and what is accepted."""
-
-
-class _Section(BaseModel):
-    """A block of flywheel.yaml: unknown keys are errors (a typo must not silently mean the default)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Engine(StrEnum):
@@ -50,7 +50,7 @@ class SplitStrategy(StrEnum):
     TIME = "time"
 
 
-class SplitSettings(_Section):
+class SplitSettings(Section):
     """How a workload's records become eval, training and validation rows."""
 
     eval_size: int = Field(100, ge=1, description="Eval rows drawn at most; also fixes the eval share at the first build.")
@@ -64,7 +64,7 @@ class SplitSettings(_Section):
     )
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """Hyper-parameters of one fine-tuning; the names are the NeMo Customizer's."""
 
     training_type: Literal["sft"] = Field("sft", description="Supervised fine-tuning is what is built.")
@@ -82,7 +82,7 @@ class TrainingSettings(_Section):
     timeout_minutes: float = Field(240, gt=0, description="A training longer than this is ended.")
 
 
-class FinetuneSettings(_Section):
+class FinetuneSettings(Section):
     """When a cell is fine-tuned."""
 
     mode: FinetuneMode = Field(
@@ -92,7 +92,7 @@ class FinetuneSettings(_Section):
     threshold: float = Field(0.9, ge=0, le=1, description="Mode if_needed: a base score at or above it needs no fine-tune.")
 
 
-class EvaluationSettings(_Section):
+class EvaluationSettings(Section):
     """How eval rows are sent to a model. Decoding is greedy (temperature 0), and that is not a setting."""
 
     concurrency: int = Field(4, ge=1, description="Requests in flight at once.")
@@ -102,21 +102,21 @@ class EvaluationSettings(_Section):
     max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
 
 
-class PrefixSettings(_Section):
+class PrefixSettings(Section):
     """The context-engineering prefix; its first form is a fixed few-shot taken from training rows."""
 
     shots: int = Field(2, ge=1, le=16, description="Training rows shown before each request.")
     max_chars: int = Field(6000, ge=200, description="Longest prefix, in characters of the examples' messages.")
 
 
-class Gate(_Section):
+class Gate(Section):
     """One condition a candidate must meet: not worse than the reference by more than `margin` on `metric`."""
 
     metric: str = Field(description="A column of predictions.parquet, such as function_name_and_args or f1.")
     margin: float = Field(gt=0, lt=1, description="Largest loss against the reference that is still acceptable.")
 
 
-class DecisionSettings(_Section):
+class DecisionSettings(Section):
     """The gates, registered before the evaluation is looked at. Every gate must pass (no correction needed);
     several candidates are corrected for by Holm's method."""
 
@@ -126,13 +126,13 @@ class DecisionSettings(_Section):
     max_age_days: int = Field(30, ge=1, description="A decision older than this has expired.")
 
 
-class PromotionSettings(_Section):
+class PromotionSettings(Section):
     """What happens after a `promote` verdict."""
 
     mode: Literal["manual"] = Field("manual", description="A person approves; nothing is swapped automatically.")
 
 
-class Candidate(_Section):
+class Candidate(Section):
     """A small model that may take over a workload."""
 
     id: Slug = Field(description="The candidate's name in every report, path and partition; renaming it makes another one.")
@@ -180,9 +180,13 @@ class Candidate(_Section):
         return self
 
 
-class WorkloadSettings(_Section):
+class WorkloadSettings(Section):
     """Overrides for one workload; each block is merged over the top-level block of the same name."""
 
+    cleaning: dict[str, Any] = Field(default_factory=dict, description="Keys of `cleaning` that differ for this workload.")
+    automation: dict[str, Any] = Field(
+        default_factory=dict, description="Keys of `automation` that differ for this workload (not `max_runs`)."
+    )
     split: dict[str, Any] = Field(default_factory=dict, description="Keys of `split` that differ for this workload.")
     training: dict[str, Any] = Field(default_factory=dict, description="Keys of `training` that differ for this workload.")
     finetune: dict[str, Any] = Field(default_factory=dict, description="Keys of `finetune` that differ for this workload.")
@@ -202,7 +206,9 @@ class WorkloadSettings(_Section):
         return self
 
 
-OVERRIDABLE: dict[str, type[_Section]] = {
+OVERRIDABLE: dict[str, type[Section]] = {
+    "cleaning": CleaningSettings,
+    "automation": AutomationSettings,
     "split": SplitSettings,
     "training": TrainingSettings,
     "finetune": FinetuneSettings,
@@ -212,7 +218,7 @@ OVERRIDABLE: dict[str, type[_Section]] = {
 }
 
 
-class LocalSettings(_Section):
+class LocalSettings(Section):
     """What this machine may spend on the `local` platform."""
 
     gpu_budget: int = Field(1, ge=0, description="Sum of `gpus` of the local models that may be loaded at once.")
@@ -225,12 +231,19 @@ class LocalSettings(_Section):
     max_record_bytes: int = Field(4_000_000, ge=1000, description="A longer log line is rejected as oversize.")
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole of flywheel.yaml, plus where it came from."""
 
     version: Literal[1] = Field(1, description="Version of this file's form.")
     platform: Literal["local"] = Field("local", description="Where training, serving and evaluation run.")
+    trace_store: Literal["local", "elasticsearch"] = Field(
+        "local", description="Where records lie: a file under FLYWHEEL_HOME, or Elasticsearch."
+    )
     candidates: tuple[Candidate, ...] = Field(min_length=1, description="The small models that are examined.")
+    elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
+    langfuse: LangfuseSettings = LangfuseSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    automation: AutomationSettings = AutomationSettings()
     split: SplitSettings = SplitSettings()
     training: TrainingSettings = TrainingSettings()
     finetune: FinetuneSettings = FinetuneSettings()
@@ -266,6 +279,14 @@ class Settings(_Section):
     def candidates_of(self, workload: str) -> tuple[Candidate, ...]:
         """The candidates that are examined on a workload."""
         return tuple(c for c in self.candidates if c.workloads is None or workload in c.workloads)
+
+    def cleaning_for(self, workload: str) -> CleaningSettings:
+        """`cleaning`, with the workload's overrides."""
+        return CleaningSettings(**self._merged("cleaning", workload))
+
+    def automation_for(self, workload: str) -> AutomationSettings:
+        """`automation`, with the workload's overrides."""
+        return AutomationSettings(**self._merged("automation", workload))
 
     def split_for(self, workload: str) -> SplitSettings:
         """`split`, with the workload's overrides."""
