@@ -4,7 +4,7 @@ A sensor and not automation conditions, because a condition sees data versions o
 candidate that ended one tick too late would never be noticed (docs/architecture.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 from dagster import DagsterRunStatus
@@ -16,12 +16,12 @@ from flywheel_assets.core.batches import Batch, batches, parse_identity
 from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.pacing import paced
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs
 from flywheel_assets.settings import Settings
 
-# Enough to keep every slot of the run queue busy between two ticks, and few enough that a changed setting is obeyed soon.
-MAX_IN_FLIGHT = 8
 MIN_INTERVAL_S = 30
+_SHOWN_WORKLOADS = 5
 
 _UNFINISHED = [
     DagsterRunStatus.QUEUED,
@@ -50,21 +50,27 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         instance = context.instance
         bury_dead_runs(instance)
         observe_traces(instance, flywheel)
-        state = flywheel.state(announced=announced(instance))
+        held = paced(flywheel, flywheel.state(announced=announced(instance)))
+        state, bound = held.state, flywheel.settings.automation.max_runs
         unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
         under_way = [run for run in unfinished if BATCH_TAG in run.tags]
         busy = {parse_identity(run.tags[BATCH_TAG]) for run in under_way}
-        room = MAX_IN_FLIGHT - len(under_way)
+        room = bound - len(under_way)
         todo = batches(plan(state, given_up=every_failure(state)), busy=busy)
         if not todo:
-            return dg.SkipReason(
-                f"Nothing is stale ({len(state.workloads)} workloads looked at, {len(busy)} runs under way)."
-            )
+            looked_at = f"{len(state.workloads)} workloads looked at, {len(busy)} runs under way"
+            return dg.SkipReason(f"Nothing to start ({looked_at}).{_waiting(held.waiting)}")
         if room <= 0:
-            return dg.SkipReason(f"{len(under_way)} runs are under way (at most {MAX_IN_FLIGHT}); {len(todo)} batches wait.")
+            return dg.SkipReason(f"{len(under_way)} runs are under way (at most {bound}); {len(todo)} batches wait.")
         return dg.SensorResult(run_requests=list(_requests(instance, todo[:room])))
 
     return reconcile
+
+
+def _waiting(reasons: Mapping[str, str]) -> str:
+    shown = [f"{workload}: {reason}" for workload, reason in sorted(reasons.items())[:_SHOWN_WORKLOADS]]
+    more = len(reasons) - len(shown)
+    return f" New records wait: {'; '.join(shown)}{f'; and {more} more workloads' if more else ''}." if shown else ""
 
 
 def _requests(instance: dg.DagsterInstance, todo: list[Batch]) -> Iterator[dg.RunRequest]:

@@ -91,6 +91,15 @@ class TraceStoreContract:
         assert after.id == "a" and b'"new"' in after.body
         assert store.summary("router").count == 2
 
+    def test_it_counts_what_a_reader_would_get(self, store):
+        assert store.count_after("router", None) == 0
+        store.add([record("a", "old"), record("b"), record("x", workload="other")])
+        seen = store.watermark("router")
+        assert (store.count_after("router", None), store.count_after("router", seen)) == (2, 0)
+        store.add([record("a", "new"), record("c"), record("b")])
+        assert (store.count_after("router", None), store.count_after("router", seen)) == (3, 2)
+        assert store.count_after("router", "another-store.5") == 3
+
     def test_within_one_batch_the_last_content_wins(self, store):
         result = store.add([record("a", "1"), record("b"), record("a", "2"), record("a", "2")])
         assert (result.new, result.updated, result.duplicate) == (3, 1, 1)

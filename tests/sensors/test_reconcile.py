@@ -10,7 +10,6 @@ from dagster import DagsterInstance, DagsterRunStatus
 from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 from flywheel_assets.resources.runs import BATCH_TAG, OWNER_TAG, bury_dead_runs
-from flywheel_assets.sensors.reconcile import MAX_IN_FLIGHT
 from tests.assets.conftest import Bench, bench, instance
 
 __all__ = ["bench", "instance"]
@@ -33,6 +32,12 @@ def requests(bench: Bench) -> list[dg.RunRequest]:
     result = tick(bench)
     assert isinstance(result, dg.SensorResult)
     return list(result.run_requests or ())
+
+
+def skipped(bench: Bench) -> str:
+    result = tick(bench)
+    assert isinstance(result, dg.SkipReason)
+    return str(result.skip_message)
 
 
 def test_a_new_workload_becomes_a_partition_and_its_datasets_are_requested(bench: Bench) -> None:
@@ -58,7 +63,7 @@ def test_nothing_stale_is_a_skip_a_person_understands(bench: Bench) -> None:
     bench.turn()
     skipped = tick(bench)
     assert isinstance(skipped, dg.SkipReason)
-    assert "Nothing is stale (1 workloads looked at" in str(skipped.skip_message)
+    assert "Nothing to start (1 workloads looked at" in str(skipped.skip_message)
 
 
 def test_a_batch_under_way_is_not_requested_again(bench: Bench) -> None:
@@ -100,9 +105,50 @@ def test_a_run_of_another_host_is_never_declared_dead(instance: DagsterInstance,
 
 
 def test_runs_in_flight_are_bounded(bench: Bench) -> None:
-    for number in range(MAX_IN_FLIGHT + 4):
+    bench.content["automation"] = {"max_runs": 3}
+    for number in range(5):
         bench.ingest(60, workload=f"w{number}")
-    assert len(requests(bench)) == MAX_IN_FLIGHT
+    assert len(requests(bench)) == 3
+
+
+def test_few_new_records_wait_until_there_are_enough(bench: Bench) -> None:
+    bench.content["automation"] = {"min_new_records": 30}
+    bench.ingest(20)
+    assert skipped(bench).endswith("New records wait: tickets: 20 new records, 30 are waited for.")
+    bench.ingest(120)
+    assert requests(bench)
+    bench.turn()
+    bench.ingest(10, seed=8)
+    assert "tickets: 10 new records, 30 are waited for" in skipped(bench)
+    bench.ingest(40, seed=9)
+    assert [request.partition_key for request in requests(bench)] == ["tickets"]
+
+
+def test_a_workload_cools_down_between_two_turns(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    bench.content["workloads"] = {"tickets": {"automation": {"cooldown_minutes": 90}}}
+    bench.ingest(60, seed=8)
+    assert "tickets: cooling down for another 90 min" in skipped(bench)
+    bench.content["workloads"] = {"tickets": {"automation": {"cooldown_minutes": 0}}}
+    assert requests(bench)
+
+
+def test_an_edited_setting_starts_its_work_while_new_records_wait(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    bench.content["automation"] = {"min_new_records": 1000}
+    bench.ingest(60, seed=8)
+    assert "60 new records" in skipped(bench)
+    bench.content["decision"] = {"alpha": 0.1}
+    (request,) = requests(bench)
+    assert next(key.to_user_string() for key in request.asset_selection or ()) == "decision"
+
+
+def test_a_person_who_runs_the_plan_is_not_paced(bench: Bench) -> None:
+    bench.content["automation"] = {"min_new_records": 1000}
+    bench.ingest(120)
+    assert bench.turn().materialized
 
 
 @pytest.mark.parametrize("name", ["reconcile", "janitor"])

@@ -123,6 +123,10 @@ class TraceStore(Protocol):
         """Opaque: all records of the workload up to now. Equal as long as nothing was added or changed. Cheap."""
         ...
 
+    def count_after(self, workload: str, watermark: str | None) -> int:
+        """How many records `read_after` would give. Raises nothing for a watermark of another store: all count then."""
+        ...
+
     def read_after(
         self, workload: str, watermark: str | None, *, until: str | None = None, batch_size: int = 2000
     ) -> Iterator[list[StoredRecord]]:

@@ -130,6 +130,22 @@ class LocalTraceStore:
         """The workload's watermark; see `TraceStore.watermark`."""
         return self.summary(workload).watermark
 
+    def count_after(self, workload: str, watermark: str | None) -> int:
+        """How many records came after a watermark; see `TraceStore.count_after`."""
+        with self._file.reading() as db:
+            if db is None:
+                return 0
+            generation = str(scalar(db, "SELECT generation FROM store"))
+            try:
+                after = 0 if watermark is None else self._seq_of(watermark, generation)
+            except UnknownWatermark:
+                after = 0
+            return scalar(
+                db,
+                "SELECT count(*) FROM records WHERE workload = (SELECT key FROM workloads WHERE slug = ?) AND seq > ?",
+                (workload, after),
+            )
+
     def read_after(
         self, workload: str, watermark: str | None, *, until: str | None = None, batch_size: int = 2000
     ) -> Iterator[list[StoredRecord]]:
