@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import dataprep, demo, ingest, scoring
+from benchmarks import dataprep, demo, ingest, scoring, sensors
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -16,6 +16,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "dataprep_peak_mb_1m": lambda: [dataprep.bench_dataprep_peak(1_000_000)],
     "incremental_ratio": lambda: [dataprep.bench_incremental_ratio()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
+    "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,
     "demo_wall_s": demo.bench_demo,
