@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from flywheel_assets.demo import prepare
 from tests.e2e.clone import Clone
+from tests.e2e.dagster_dev import REPOSITORY, ask, dagster_dev, dev_log, materializations
 from tests.e2e.own_traffic import write_ticket_records
 
 WORKLOAD = "tickets"
@@ -24,55 +19,10 @@ CANDIDATE = "smollm2-135m"
 CELL = f"{CANDIDATE}|{WORKLOAD}"
 
 _ASSETS = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName description owners { __typename } kinds } }"
-_LATEST = """query($key: AssetKeyInput!, $partitions: [String!]) {
-  assetOrError(assetKey: $key) { ... on Asset { assetMaterializations(partitions: $partitions) { runId timestamp } } } }"""
 _LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on InvalidSubsetError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
 _RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-
-
-@contextmanager
-def dagster_dev(clone: Clone, *, dagster_home: bool) -> Iterator[str]:
-    """`dagster dev` in the clone; yields the GraphQL URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = clone.env()
-    if not dagster_home:
-        del environment["DAGSTER_HOME"]
-    command = [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), "--host", "127.0.0.1"]
-    log = (clone.root / "dev.log").open("w")
-    with subprocess.Popen(command, cwd=clone.root, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
-        url = f"http://127.0.0.1:{port}/graphql"
-        try:
-            deadline = time.monotonic() + 120
-            while True:
-                try:
-                    if httpx.post(url, json={"query": _ASSETS}, timeout=20).json()["data"]["assetNodes"]:
-                        break
-                except (httpx.TransportError, KeyError, ValueError, TypeError):
-                    pass
-                assert process.poll() is None and time.monotonic() < deadline, (clone.root / "dev.log").read_text()[-3000:]
-                time.sleep(0.5)
-            yield url
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def ask(url: str, query: str, **variables: Any) -> Any:
-    answer = httpx.post(url, json={"query": query, "variables": variables}, timeout=60).json()
-    assert "errors" not in answer, answer["errors"]
-    return answer["data"]
-
-
-def materializations(url: str, path: list[str], partition: str) -> list[dict[str, str]]:
-    found = ask(url, _LATEST, key={"path": path}, partitions=[partition])
-    return found["assetOrError"].get("assetMaterializations", [])  # type: ignore[no-any-return]
 
 
 @pytest.mark.timeout(300)
@@ -130,9 +80,9 @@ def _launch(url: str, paths: list[list[str]], partition: str, clone: Clone) -> N
     if "|" not in partition:
         add = """mutation($r: RepositorySelector!, $d: String!, $k: String!) {
           addDynamicPartition(repositorySelector: $r, partitionsDefName: $d, partitionKey: $k) { __typename } }"""
-        ask(url, add, r=_REPOSITORY, d="workload", k=partition)
+        ask(url, add, r=REPOSITORY, d="workload", k=partition)
     params = {
-        "selector": {**_REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": path} for path in paths]},
+        "selector": {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": path} for path in paths]},
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}, *_dimensions(partition)]},
         "runConfigData": "{}",
         "mode": "default",
@@ -144,10 +94,7 @@ def _launch(url: str, paths: list[list[str]], partition: str, clone: Clone) -> N
     while (status := ask(url, _RUN, id=run_id)["runOrError"]["status"]) not in ("SUCCESS", "FAILURE", "CANCELED"):
         assert time.monotonic() < deadline, status
         time.sleep(1)
-    assert status == "SUCCESS", (clone.root / "dev.log").read_text()[-5000:]
-
-
-_REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "flywheel_assets"}
+    assert status == "SUCCESS", dev_log(clone)
 
 
 def _dimensions(partition: str) -> list[dict[str, str]]:
