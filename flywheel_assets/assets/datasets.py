@@ -11,18 +11,23 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import bullet_table, jsonl_preview
+from flywheel_assets.assets.metadata import bullet_table, jsonl_preview, picture
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import datasets as core
 from flywheel_assets.core import graph
+from flywheel_assets.core.drift import Drift, drift_between
+from flywheel_assets.core.plots import drift_png
+from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import train_only_sources
+from flywheel_assets.resources.provenance import ancestor
 from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
 
 PROFILE_FILE = "profile.json"
+DRIFT_FILE = "drift.json"
 _SHOWN_TOOLS = 50
 _ADDED_AT_INGEST = 4096
 
@@ -67,7 +72,15 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 graph.PROFILE,
                 "Tool calling or generic text; image, audio and non-chat traffic is refused.",
                 settings,
-            )
+            ),
+            check_spec(
+                "drift",
+                graph.PROFILE,
+                "What is sent now is what the current decision was made on: tools, answers, lengths. Where it is not, the "
+                "next turn decides anew; do not rely on the old decision meanwhile.",
+                settings,
+                blocking=False,
+            ),
         ],
     )
     def workload_profile(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
@@ -145,7 +158,28 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
     (work.draft(graph.PROFILE).path / PROFILE_FILE).write_bytes(encoded)
     check = CheckOutcome("supported_type", profile.supported, profile.reason or f"a {profile.type} workload")
     summary = {key: content[key] for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records")}
-    return {graph.PROFILE: Outcome(Made(hashlib.sha256(encoded).hexdigest()[:32], summary), [check])}
+    data_version = hashlib.sha256(encoded).hexdigest()[:32]
+    drift = _drift(work, content)
+    if drift is not None:
+        (work.draft(graph.PROFILE).path / DRIFT_FILE).write_bytes(orjson.dumps(drift.to_json(), option=orjson.OPT_INDENT_2))
+    return {graph.PROFILE: Outcome(Made(data_version, summary), [check, _drift_check(drift)])}
+
+
+def _drift(work: Work, profile: Json) -> Drift | None:
+    """Today's profile against the one behind the current decision; None while nothing is decided."""
+    artifacts = work.flywheel.artifacts
+    decision = artifacts.current(graph.DECISION, work.partition)
+    behind = None if decision is None else ancestor(artifacts, decision, graph.PROFILE)
+    if behind is None:
+        return None
+    return drift_between(orjson.loads((behind.path / PROFILE_FILE).read_bytes()), profile)
+
+
+def _drift_check(drift: Drift | None) -> CheckOutcome:
+    if drift is None:
+        return CheckOutcome("drift", True, "Nothing is decided yet.", blocking=False)
+    details = {name: round(shift.psi, 4) for name, shift in drift.shifts.items()}
+    return CheckOutcome("drift", not drift.drifted, drift.summary(), blocking=False, details=details)
 
 
 def _build_datasets(work: Work) -> Mapping[str, Outcome]:
@@ -231,7 +265,9 @@ def _describe_records(artifact: Artifact) -> Mapping[str, Any]:
 
 def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
     profile = orjson.loads((artifact.path / PROFILE_FILE).read_bytes())
-    tools = [[tool["name"], tool["offered"], tool["calls"]] for tool in profile["tools"][:_SHOWN_TOOLS]]
+    tools = [
+        [tool["name"], tool["offered"], tool["calls"], len(tool["schemas"])] for tool in profile["tools"][:_SHOWN_TOOLS]
+    ]
     return {
         "type": profile["type"],
         "dagster/row_count": profile["records"],
@@ -239,13 +275,23 @@ def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
             ["call", "no call", "text", "multi-turn"],
             [[profile[f"{kind}_records"] for kind in ("call", "no_call", "text", "multi_turn")]],
         ),
-        "tools": bullet_table(["tool", "offered", "calls"], tools),
+        "tools": bullet_table(["tool", "offered", "calls", "definitions"], tools),
         "sources": bullet_table(["source", "records"], list(profile["sources"].items())),
         "teachers": bullet_table(["model", "records"], list(profile["teachers"].items())),
         "characters": bullet_table(
             ["", "p50", "p95"], [[what, *profile[what].values()] for what in ("requests", "answers")]
         ),
+        "teacher cost (USD)": profile["cost_usd"] if profile["records_with_cost"] else "not logged",
+        **_drift_picture(artifact),
     }
+
+
+def _drift_picture(artifact: Artifact) -> Mapping[str, Any]:
+    path = artifact.path / DRIFT_FILE
+    if not path.is_file():
+        return {}
+    shifts = orjson.loads(path.read_bytes())["shifts"]
+    return {"drift since the decision": picture(drift_png(shifts), "shares then and now")} if shifts else {}
 
 
 def _describe_base(artifact: Artifact) -> Mapping[str, Any]:

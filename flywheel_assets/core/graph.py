@@ -77,8 +77,8 @@ CATALOG = "model_catalog"
 
 NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
-    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets"),
-    Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets"),
+    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="2"),
+    Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="2"),
     Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
     Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
     Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation"),

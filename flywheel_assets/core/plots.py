@@ -7,14 +7,14 @@ pyplot, so drawing is safe in any thread and needs no display.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.predictions import Score
-from flywheel_assets.core.rows import Variant
+from flywheel_assets.core.rows import Json, Variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +24,8 @@ _PANEL_WIDTH, _ROW_HEIGHT = 4.6, 0.42
 _COLOURS = {Variant.BASE: "#8a8f98", Variant.PREFIXED: "#3b7dd8", Variant.CUSTOMIZED: "#1f9d62"}
 _HOLE_COLOUR = "#b03a2e"
 _HEADLINES = 3
+# Categories a drift panel has room for.
+_MOVED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,25 @@ def score_history_png(points: Sequence[HistoryPoint], title: str = "score over t
     if points:
         axes.legend(fontsize=8)
     figure.autofmt_xdate()
+    return _png(figure)
+
+
+def drift_png(shifts: Mapping[str, Json]) -> bytes:
+    """Shares then and now, one panel a distribution (`core.drift.Shift` as JSON), the most moved categories first."""
+    figure = _figure(_PANEL_WIDTH * len(shifts) + 0.6, 3.2)
+    panels = figure.subplots(1, len(shifts), squeeze=False)[0]
+    for panel, (name, shift) in zip(panels, shifts.items(), strict=True):
+        then, now = shift["then"], shift["now"]
+        shown = sorted(then, key=lambda category: -abs(now[category] - then[category]))[:_MOVED]
+        places = range(len(shown))
+        panel.barh([place - 0.2 for place in places], [then[c] for c in shown], 0.38, color="#8a8f98", label="then")
+        panel.barh([place + 0.2 for place in places], [now[c] for c in shown], 0.38, color="#3b7dd8", label="since")
+        panel.set_yticks(list(places), shown, fontsize=8)
+        panel.invert_yaxis()
+        panel.set_xlim(0, 1)
+        colour = _HOLE_COLOUR if shift["psi"] > shift["threshold"] else "black"
+        panel.set_title(f"{name}: PSI {shift['psi']:.2f} (threshold {shift['threshold']:.2f})", fontsize=9, color=colour)
+    panels[0].legend(fontsize=8, frameon=False)
     return _png(figure)
 
 

@@ -19,7 +19,7 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.status import sample_size_plan, status_of
 from tests.assets.conftest import Bench
-from tests.e2e.own_traffic import write_text_records
+from tests.e2e.own_traffic import write_text_records, write_ticket_records
 from tests.fake_platform import right
 
 CELLS = (Partition("tickets", "small"), Partition("tickets", "tiny"))
@@ -277,3 +277,29 @@ def test_a_workload_with_images_fails_fast_with_the_reason(bench: Bench) -> None
     assert not report.ok
     assert any("image" in hole.reason for hole in report.holes)
     assert not any("datasets" in name for name in report.materialized)
+
+
+def test_a_tool_that_was_not_there_when_it_was_decided_warns_of_drift(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.turn()
+    assert drift(bench) == (True, "Nothing is decided yet.")
+    bench.ingest(60, seed=8)
+    bench.turn()
+    assert drift(bench) == (True, "60 records since the decision, distributed as before.")
+    path = write_ticket_records(bench.folder / "more.jsonl", 40, workload="tickets", seed=9)
+    path.write_text(path.read_text().replace("refund_order", "escalate"))
+    ingest([path], bench.flywheel.traces)
+    report = bench.turn()
+    passed, message = drift(bench)
+    assert not passed
+    assert "new tools: escalate" in message
+    # A warning: everything downstream was made again, decision included.
+    assert "decision of tickets" in report.materialized
+
+
+def drift(bench: Bench) -> tuple[bool, str]:
+    key = dg.AssetCheckKey(asset_key(graph.PROFILE), "drift")
+    latest = bench.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert latest.event is not None
+    evaluation = latest.event.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
+    return evaluation.passed, str(evaluation.description)

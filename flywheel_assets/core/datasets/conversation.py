@@ -10,6 +10,7 @@ text given as parts equals the same text as a string, and the random ids of the 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -37,9 +38,10 @@ class Facts(NamedTuple):
 
     `trace`, `prompt`, `session` and `content` are 64-bit hashes, `session` 0 where there is none. `row_id` is 16 bytes:
     the hash of the whole conversation. `kind` is `tool:<name of the first call>`, `no_call` (tools were offered, none
-    called) or `text`. `unsupported` is empty, or what the record holds that a text model cannot take. Sizes are bytes of
-    JSON (messages and tools; the answer). The six last fields say where (byte, length) the body holds the prompt and the
-    tools in training form, and the answer message; `prompt_at` is -1 where it does not hold them as they are.
+    called) or `text`. `definitions` are 64-bit hashes of the offered tools, schemas and all, in the order of `tools`.
+    `unsupported` is empty, or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
+    tools; the answer). The six last fields say where (byte, length) the body holds the prompt and the tools in training
+    form, and the answer message; `prompt_at` is -1 where it does not hold them as they are.
     """
 
     trace_id: str
@@ -54,7 +56,9 @@ class Facts(NamedTuple):
     unsupported: str
     teacher: str
     tools: list[str]
+    definitions: list[int]
     called: list[str]
+    cost_usd: float | None
     user_turns: int
     request_size: int
     answer_size: int
@@ -72,19 +76,25 @@ def hash64(content: bytes) -> int:
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "little") or 1
 
 
+# A workload offers the same tools again and again, and finding a hash is cheaper than making it.
+_definition_hash = lru_cache(maxsize=4096)(hash64)
+
+
 def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
     """The facts of a canonical record. `body` and `content_hash` are those of its `Record`, `record` is the parsed body."""
     request, response = record["request"], record["response"]
     answer = answer_message(record)
     prompt = training_prompt(request)
     prompt_json = canonical(prompt)
-    tools_json = training_tools(request)
+    tools = request.get("tools") or ()
+    definitions = [canonical(tool) for tool in tools]
+    tools_json = b"[" + b",".join(definitions) + b"]"
     completion = training_message(answer)
     calls = completion.get("tool_calls") or ()
     digest = hashlib.sha256(prompt_json + tools_json)
     prompt_hash = digest.digest()
     digest.update(canonical([completion["content"], [[c["function"]["name"], c["function"]["arguments"]] for c in calls]]))
-    offered = [tool["function"]["name"] for tool in request.get("tools") or ()]
+    offered = [tool["function"]["name"] for tool in tools]
     called = [call["function"]["name"] for call in calls]
     session = record.get("session_id")
     answer_json = canonical(answer)
@@ -106,7 +116,9 @@ def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
         unsupported=unsupported_content(request, answer),
         teacher=response.get("model") or request.get("model") or "",
         tools=offered,
+        definitions=[_definition_hash(definition) for definition in definitions],
         called=called,
+        cost_usd=record.get("cost_usd"),
         user_turns=user_turns(request),
         request_size=len(prompt_json) + len(tools_json),
         answer_size=len(answer_json),

@@ -32,7 +32,9 @@ _COLUMNS = (
     "unsupported",
     "teacher",
     "tools",
+    "definitions",
     "called",
+    "cost_usd",
     "user_turns",
     "request_size",
     "answer_size",
@@ -42,11 +44,15 @@ _NON_CHAT = str(RejectReason.NOT_CHAT)
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """One tool of the inventory: in how many records it was offered, and how often it was called."""
+    """One tool of the inventory: in how many records it was offered, and how often it was called.
+
+    `schemas` are hashes of the definitions it was offered with, in hexadecimal: more than one where it was changed.
+    """
 
     name: str
     offered: int
     calls: int
+    schemas: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,9 @@ class WorkloadProfile:
     Counts are of records that count (no duplicates, none superseded). `unsupported` counts what a text model cannot
     take, by kind (`image`, `audio`, `not_chat`, another content part's type); those rows are in no dataset. `tools` are
     the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
-    assistant's messages. `first`, `last`: epoch seconds, None without records.
+    assistant's messages; `request_histogram` counts requests by the power of two their length in bytes is below.
+    `cost_usd` is what the teacher cost on the `records_with_cost` that say so. `first`, `last`: epoch seconds, None
+    without records.
     """
 
     type: str
@@ -81,6 +89,9 @@ class WorkloadProfile:
     teachers: dict[str, int]
     requests: Lengths
     answers: Lengths
+    request_histogram: dict[str, int]
+    cost_usd: float
+    records_with_cost: int
     first: float | None
     last: float | None
 
@@ -108,6 +119,8 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         name: Counter() for name in ("kind", "source", "unsupported", "teacher", "tools", "called")
     }
     lengths: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {"request_size": [], "answer_size": []}
+    schemas: dict[str, set[int]] = {}
+    cost_usd, records_with_cost = 0.0, 0
     multi_turn = 0
     times: list[float] = []
     at = 0
@@ -118,6 +131,10 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
             counter.update(value_counts(table[name]))
         for name, parts in lengths.items():
             parts.append(table[name].to_numpy())
+        for name, definition in _offered(table):
+            schemas.setdefault(name, set()).add(definition)
+        costs = table["cost_usd"].drop_null()
+        cost_usd, records_with_cost = cost_usd + float(costs.to_numpy().sum()), records_with_cost + len(costs)
         multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
         if table.num_rows:
             seconds = table["timestamp"].to_numpy()
@@ -140,13 +157,21 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         unsupported=_by_count(unsupported),
         distinct_tools=len(counts["tools"]),
         tools=tuple(
-            ToolUse(name, counts["tools"][name], counts["called"][name])
+            ToolUse(
+                name,
+                counts["tools"][name],
+                counts["called"][name],
+                tuple(f"{definition:016x}" for definition in sorted(schemas.get(name, ()))),
+            )
             for name in list(_by_count(counts["tools"] | counts["called"]))[:SHOWN_TOOLS]
         ),
         sources=_by_count(counts["source"]),
         teachers=_by_count(counts["teacher"]),
         requests=_percentiles(lengths["request_size"]),
         answers=_percentiles(lengths["answer_size"]),
+        request_histogram=_histogram(lengths["request_size"]),
+        cost_usd=round(cost_usd, 6),
+        records_with_cost=records_with_cost,
         first=min(times, default=None),
         last=max(times, default=None),
     )
@@ -170,6 +195,20 @@ _IN_WORDS = {"image": "with images", "audio": "with audio", _NON_CHAT: "not chat
 
 def _by_count(counter: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _offered(table: pa.Table) -> list[tuple[str, int]]:
+    """Every distinct tool of a table with every distinct definition it has there."""
+    names, definitions = (table[column].combine_chunks().flatten() for column in ("tools", "definitions"))
+    pairs = pa.table({"name": names, "definition": definitions}).group_by(["name", "definition"]).aggregate([])
+    return list(zip(pairs["name"].to_pylist(), pairs["definition"].to_pylist(), strict=True))
+
+
+def _histogram(parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]]) -> dict[str, int]:
+    """Counts by the smallest power of two above each length."""
+    values = np.concatenate(parts) if parts else np.empty(0, np.int32)
+    bounds, counts = np.unique(np.frexp(values.astype(np.float64))[1], return_counts=True)
+    return {str(2 ** int(bound)): int(count) for bound, count in zip(bounds, counts, strict=True)}
 
 
 def _percentiles(parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]]) -> Lengths:
