@@ -4,8 +4,8 @@ What belongs here: one GENERATION observation in, one record of the log schema o
 list, `{"messages", "tools"}` as the `langfuse.openai` wrapper writes it, and OpenTelemetry's messages in parts (`gen_ai`).
 What does not: fetching observations and joining scores (`resources.sources.langfuse`).
 
-The wrapper loses the response's id, `tool_choice`, mostly `finish_reason`, and every choice but the first; what is lost stays
-absent.
+The wrapper loses the response's id, `tool_choice`, mostly `finish_reason`, and every choice but the first; what is lost
+stays absent.
 """
 
 from __future__ import annotations
@@ -27,40 +27,21 @@ from flywheel_assets.core.formats.langfuse_fields import (
     parsed,
     usage,
 )
+from flywheel_assets.core.formats.langfuse_names import (
+    METADATA_KEYS,
+    WORKLOAD_FROM,
+    client_of,
+    gen_ai_attribute,
+    metadata_of,
+    workload_of,
+)
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json
 
-WORKLOAD_FROM = ("tag:workload:", "metadata:workload_id", "trace_name", "name")
-CLIENT_KEY = "client_id"
-# Metadata this conversion reads; Langfuse cuts values at 200 characters unless they are asked for by name.
-METADATA_KEYS = (
-    CLIENT_KEY,
-    "response_format",
-    "finish_reason",
-    "gen_ai.tool.definitions",
-    "gen_ai.system_instructions",
-    "attributes.gen_ai.tool.definitions",
-    "attributes.gen_ai.system_instructions",
-    "attributes",
-)
+__all__ = ["METADATA_KEYS", "WORKLOAD_FROM", "LangfuseExport", "record_of", "workload_of"]
 
-_RULE_FIELDS = {
-    "trace_name": "traceName",
-    "name": "name",
-    "prompt_name": "promptName",
-    "environment": "environment",
-    "model": "model",
-}
 _SHOWN_STATUS = 120
 _OPENS_JSON = re.compile(r"\s*[\[{]")
-
-
-def workload_of(observation: Json, rules: Sequence[str] = WORKLOAD_FROM) -> str | None:
-    """The workload id of an observation by the first rule that gives one; None where none does."""
-    for rule in rules:
-        if found := _by_rule(observation, rule):
-            return found
-    return None
 
 
 def record_of(
@@ -76,13 +57,15 @@ def record_of(
     `feedback` and `url` are taken over where given. Raises FormatError for what is no finished, unbroken chat generation.
     """
     _refuse_unusable(observation)
-    request = _request(observation)
-    response = _response(observation)
+    try:
+        request, response = _request(observation), _response(observation)
+    except orjson.JSONEncodeError as error:
+        raise FormatError(RejectReason.TOO_DEEP, f"input or output cannot be written as JSON again ({error})") from None
     record: Json = {
         "id": observation.get("id"),
         "timestamp": observation.get("startTime"),
         "workload_id": workload_of(observation, workload_from),
-        "client_id": _client(observation),
+        "client_id": client_of(observation),
         # Generations of one trace continue each other; where no session is recorded, the trace is the conversation.
         "session_id": observation.get("sessionId") or observation.get("traceId"),
         "source": source,
@@ -138,10 +121,10 @@ def _refuse_unusable(observation: Json) -> None:
 def _request(observation: Json) -> Json:
     given = _json_of(observation.get("input"), "input")
     request = _chat_input(given)
-    metadata = _metadata(observation)
-    if gen_ai_tools := gen_ai.tools(parsed(_gen_ai(metadata, "tool.definitions"))):
+    metadata = metadata_of(observation)
+    if gen_ai_tools := gen_ai.tools(parsed(gen_ai_attribute(metadata, "tool.definitions"))):
         request.setdefault("tools", gen_ai_tools)
-    instructions = gen_ai.system_message(parsed(_gen_ai(metadata, "system_instructions")))
+    instructions = gen_ai.system_message(parsed(gen_ai_attribute(metadata, "system_instructions")))
     if instructions and not any(_role(message) == "system" for message in request["messages"]):
         request["messages"] = [instructions, *request["messages"]]
     if (response_format := _response_format(metadata)) is not None:
@@ -176,7 +159,7 @@ def _response(observation: Json) -> Json:
     given = observation.get("output")
     if given is None or given == "":
         raise FormatError(RejectReason.MISSING_FIELD, "the generation has no output")
-    known = _metadata(observation).get("finish_reason")
+    known = metadata_of(observation).get("finish_reason")
     choices = _choices(given, known if isinstance(known, str) and known else None)
     response: Json = {"object": "chat.completion", "choices": choices}
     if model := observation.get("model"):
@@ -190,7 +173,8 @@ def _choices(given: Any, known_reason: str | None) -> list[Json]:
     """The choices an output holds: a completion, messages, one message, or plain text."""
     value = _output_value(given)
     if isinstance(value, dict) and isinstance(value.get("choices"), list):
-        return value["choices"]
+        choices: list[Json] = value["choices"]
+        return choices
     if isinstance(value, list) and value and all(_is_message(item) for item in value):
         return [_choice(number, message, known_reason) for number, message in enumerate(value)]
     if _is_message(value):
@@ -218,7 +202,8 @@ def _choice(number: int, message: Json, known_reason: str | None) -> Json:
         message = gen_ai.chat_messages(message)[-1]
     said = _without_nulls(message)
     said["role"] = said.get("role") or "assistant"
-    for call in said.get("tool_calls") or ():
+    calls = said.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         if isinstance(call, dict):
             # Pieces of streamed calls come without a type, and with a position that belongs to the stream.
             call.setdefault("type", "function")
@@ -260,25 +245,6 @@ def _response_format(metadata: Mapping[str, Any]) -> Json | None:
     return None
 
 
-def _by_rule(observation: Json, rule: str) -> str | None:
-    kind, _, argument = rule.partition(":")
-    if kind == "tag":
-        tags = [tag for tag in observation.get("tags") or () if isinstance(tag, str) and tag.startswith(argument)]
-        return tags[0].removeprefix(argument).strip() or None if tags else None
-    value = _metadata(observation).get(argument) if kind == "metadata" else observation.get(_RULE_FIELDS.get(rule, ""))
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value).strip() or None
-    return None
-
-
-def _client(observation: Json) -> str:
-    metadata = _metadata(observation)
-    service = metadata.get("resourceAttributes.service.name")
-    if isinstance(service, str) and service.startswith("unknown_service"):
-        service = None
-    return str(metadata.get(CLIENT_KEY) or service or "langfuse")
-
-
 def _origin(observation: Json, url: str | None) -> Json:
     origin = {
         "trace_id": observation.get("traceId"),
@@ -290,20 +256,6 @@ def _origin(observation: Json, url: str | None) -> Json:
         "prompt_version": observation.get("promptVersion"),
     }
     return {key: value for key, value in origin.items() if value not in (None, "")}
-
-
-def _metadata(observation: Json) -> Mapping[str, Any]:
-    metadata = parsed(observation.get("metadata"))
-    return metadata if isinstance(metadata, dict) else {}
-
-
-def _gen_ai(metadata: Mapping[str, Any], name: str) -> Any:
-    """A `gen_ai` attribute that Langfuse left in the metadata: flat, or under `attributes`."""
-    nested = parsed(metadata.get("attributes"))
-    for key in (f"gen_ai.{name}", f"attributes.gen_ai.{name}"):
-        if key in metadata:
-            return metadata[key]
-    return nested.get(f"gen_ai.{name}") if isinstance(nested, dict) else None
 
 
 def _role(message: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -77,20 +77,15 @@ def cost_usd(observation: Json) -> float | None:
 
 def latency_ms(observation: Json) -> float | None:
     """Milliseconds from start to end, as Langfuse measured them (it answers null for less than one)."""
-    seconds = observation.get("latency")
-    if not _is_number(seconds):
-        start, end = observation.get("startTime"), observation.get("endTime")
-        if not isinstance(start, str) or not isinstance(end, str):
-            return None
-        try:
-            seconds = (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return round(seconds * 1000, 3) if seconds >= 0 else None
+    given = observation.get("latency")
+    seconds = (
+        float(given) if _is_number(given) else _seconds_between(observation.get("startTime"), observation.get("endTime"))
+    )
+    return round(seconds * 1000, 3) if seconds is not None and seconds >= 0 else None
 
 
 def feedback_of(score: Json | None, correction: Json | None) -> Json | None:
-    """`feedback` from a numeric or boolean score and a score that holds a better answer; None where neither says anything."""
+    """`feedback` from a numeric or boolean score and from one with a better answer; None where neither says anything."""
     feedback: Json = {}
     if score is not None and isinstance(score.get("value"), int | float):
         feedback["score"] = float(score["value"])
@@ -109,6 +104,15 @@ def named_feedback(scores: Any, score_name: str = "user-feedback", correction_na
         return None
     by_name = {score["name"]: score for score in scores if isinstance(score, dict) and isinstance(score.get("name"), str)}
     return feedback_of(by_name.get(score_name), by_name.get(correction_name))
+
+
+def _seconds_between(start: Any, end: Any) -> float | None:
+    if not isinstance(start, str) or not isinstance(end, str):
+        return None
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    except (ValueError, TypeError):
+        return None
 
 
 def _was_not_sent(key: str, value: Any) -> bool:
@@ -130,7 +134,7 @@ def _number(value: Any) -> Any:
     return int(number) if number.is_integer() and "." not in value else number
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -1,7 +1,7 @@
 """`flywheel pull`: the sources read by a person's hand, with a cursor of its own for each.
 
-What belongs here: the cursor files and the waiting. What does not: the sensors, whose cursors lie in Dagster's instance; both
-may read the same source, since the store keeps everything once.
+What belongs here: the cursor files and the waiting. What does not: the sensors, whose cursors lie in Dagster's instance.
+Both may read the same source, since the store keeps everything once.
 """
 
 from __future__ import annotations

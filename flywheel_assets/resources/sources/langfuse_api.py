@@ -1,4 +1,4 @@
-"""Langfuse's API through its official SDK: calls that are counted, bounded and answered with plain JSON, or an error in words.
+"""Langfuse's API through its official SDK: calls that are counted and bounded, and answered with JSON or an error in words.
 
 What belongs here: keys and URL from the environment, the bound on calls a minute, what a status means. What does not: which
 windows are read and what becomes of the rows (`langfuse`).
@@ -111,7 +111,7 @@ class LangfuseCalls:
         )
 
     def scores(self, *, name: str, **query: Any) -> Json:
-        """One page of scores with their subject: `{"data", "meta": {"cursor"?}}`. `name` and `trace_id` may be lists with commas."""
+        """One page of scores with their subjects: `{"data", "meta": {"cursor"?}}`; `name`, `trace_id`: several by commas."""
         return self._call(
             lambda options: self._api.scores.get_many(
                 name=name, limit=SCORES_A_PAGE, fields=SCORE_FIELDS, request_options=options, **query

@@ -57,7 +57,7 @@ def _made(point: EntryPoint, settings: Settings) -> TraceSource | None:
         source = point.load()(settings)
     except SourceError as error:
         raise _broken(point, f"cannot be made: {error}") from error
-    except Exception as error:  # noqa: BLE001  # a stranger's code may raise anything, and the person must learn whose it is
+    except Exception as error:  # a stranger's code may raise anything, and the person must learn whose it is
         raise _broken(point, f"fails with {type(error).__name__}: {error}. Mend it, or uninstall its package.") from error
     if source is None:
         return None
