@@ -27,7 +27,8 @@ class Collected:
     """What collecting from one source changed, and where to go on.
 
     `cursor` stands behind everything that is stored. `failure` is why it stopped before its bounds, after at least one step
-    had been stored; `resume_at` is when the source wants to be asked again (epoch seconds).
+    had been stored; `resume_at` is when the source wants to be asked again (epoch seconds). `newly_rejected` counts what had
+    not been refused before: a source that reads an overlap again brings the same refusals again.
     """
 
     source: str
@@ -37,12 +38,13 @@ class Collected:
     note: str
     resume_at: float | None = None
     failure: SourceError | None = None
+    newly_rejected: int = 0
 
     def sentence(self) -> str:
         """What happened, for a person: `Langfuse: nothing new, read up to 12:03 UTC.`"""
         counts = [f"{self.report.new:,} new records"] if self.report.new else ["nothing new"]
-        if self.report.rejected:
-            counts.append(f"{self.report.rejected:,} refused")
+        if self.newly_rejected:
+            counts.append(f"{self.newly_rejected:,} refused")
         if self.failure is not None:
             return f"{self.source}: {', '.join(counts)}; then: {self.failure} What was read is stored; going on there."
         note = self.note if self.done else f"more to come ({self.note})" if self.note else "more to come"
@@ -72,14 +74,15 @@ def collect(
         except SourceError as error:
             if pull is None:
                 raise
-            return Collected(title(source), tally.report(), pull.cursor, False, pull.note, failure=error)
+            return Collected(title(source), tally.report(), pull.cursor, False, pull.note, None, error, tally.newly_rejected)
         _keep(source, pull, store, tally, max_bytes)
         cursor = pull.cursor
         if progress is not None:
             progress(tally.report())
         out_of_bounds = time.monotonic() >= deadline or (max_records is not None and tally.seen >= max_records)
         if pull.done or out_of_bounds:
-            return Collected(title(source), tally.report(), cursor, pull.done, pull.note, pull.resume_at)
+            report, waiting = tally.report(), pull.resume_at
+            return Collected(title(source), report, cursor, pull.done, pull.note, waiting, None, tally.newly_rejected)
 
 
 def _keep(source: TraceSource, pull: Pull, store: TraceStore, tally: _Tally, max_bytes: int) -> None:
@@ -100,7 +103,7 @@ def _keep(source: TraceSource, pull: Pull, store: TraceStore, tally: _Tally, max
         tally.duplicate += added.duplicate
         tally.workloads.update(added.workloads)
     if rejected:
-        store.reject(rejected)
+        tally.newly_rejected += store.reject(rejected)
         tally.reasons.update(str(line.reject.reason) for line in rejected)
     tally.seen += len(pull.records) + len(pull.rejects)
 
@@ -127,7 +130,7 @@ class _Tally:
     """Counts while steps come in."""
 
     def __init__(self) -> None:
-        self.new = self.updated = self.duplicate = self.seen = 0
+        self.new = self.updated = self.duplicate = self.newly_rejected = self.seen = 0
         self.reasons: Counter[str] = Counter()
         self.workloads: Counter[str] = Counter()
 

@@ -52,6 +52,7 @@ class LangfuseSource:
     _calls: LangfuseCalls | None = field(default=None, repr=False)
     _greeted: bool = field(default=False, repr=False)
     _book: ScoreBook | None = field(default=None, repr=False)
+    _read_again: tuple[float, float] | None = field(default=None, repr=False)
 
     def pull(self, cursor: str | None, *, deadline: float) -> Pull:
         """One page of generations, or a few traces whose scores came late. See `TraceSource.pull`."""
@@ -83,21 +84,27 @@ class LangfuseSource:
     def _window_step(self, place: Place, deadline: float) -> Pull:
         assert place.end is not None
         window = (place.start, place.end)
-        if (book := self._window_book(window, deadline)) is None:
+        book = self._window_book(window, deadline)
+        if book is None or time.monotonic() >= deadline:
             return Pull(place.text(), done=False, note="reading scores")
         try:
             page = self._observations(
                 cursor=place.page, from_start_time=instant(window[0]), to_start_time=instant(window[1])
             )
         except BadRequest:
-            if place.page is None:
+            if place.page is None or self._read_again == window:
                 raise
             # A page cursor may not outlive an update of the server: the window is read again, and stores nothing twice.
+            self._read_again = window
             return Pull(replace(place, page=None).text(), done=False, note="reading the window again")
         rows = self._wanted(page.get("data"))
         book.saw(rows)
         records, rejects, running = self._converted(rows, book, still_open_from=place.end - self._overlap)
         following = _next_page(page)
+        if following is not None and following == place.page:
+            raise SourceError(
+                f"Langfuse at {self._client().base_url} answers one page again and again; nothing was skipped."
+            )
         note = f"reading {_clock(window[0])} to {_clock(window[1])}" + (f", {running} still running" if running else "")
         if following is not None:
             return Pull(replace(place, page=following).text(), records, rejects, done=False, note=note)

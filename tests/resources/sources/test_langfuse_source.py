@@ -31,7 +31,8 @@ def langfuse(server: LangfuseServer, tmp_path: Path) -> Reading:
     """Seven generations of the last hours, three a page."""
     server.add(*(row(str(n), NOW - n * HOUR / 2) for n in range(7)))
     found = reading(server, tmp_path)
-    found.clock = NOW + 10
+    # Scores of the test server carry the real time.
+    found.clock = time.time() + 10
     return found
 
 
@@ -115,6 +116,10 @@ def test_refused_rows_are_counted_with_their_reasons(langfuse: Reading) -> None:
     assert report.reasons == {"error_response": 1, "truncated": 1, "not_chat": 1, "missing_field": 1}
     assert report.new == 7
     assert all(reject.origin.startswith(langfuse.server.url) for reject in langfuse.store.rejects())
+    langfuse.clock += 60
+    again = langfuse.sweep()
+    assert again.report.rejected == 4
+    assert again.sentence().startswith("Langfuse: nothing new, read up to ")
 
 
 def test_langfuses_own_generations_and_experiments_are_no_traffic(server: LangfuseServer, tmp_path: Path) -> None:
@@ -290,6 +295,13 @@ def test_a_page_cursor_that_the_server_forgot_means_reading_the_window_again(lan
     langfuse.server.faults.append(Fault(400, path="cursor="))
     swept = langfuse.sweep()
     assert swept.done and swept.report.new == 7 and swept.report.duplicate == 3
+
+
+def test_a_server_that_refuses_every_page_cursor_is_an_error_and_no_endless_reading(langfuse: Reading) -> None:
+    langfuse.server.faults.extend(Fault(400, path="cursor=") for _ in range(5))
+    swept = langfuse.sweep()
+    assert swept.failure is not None and "refuses the request (400" in swept.sentence()
+    assert swept.report.new == 3
 
 
 def test_a_broken_cursor_says_how_to_reset_it(langfuse: Reading) -> None:
