@@ -10,7 +10,6 @@ them again first: a record must never be written without the feedback it had.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,15 @@ from flywheel_assets.core.formats.langfuse import METADATA_KEYS, record_of, work
 from flywheel_assets.core.rows import Json
 from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
 from flywheel_assets.resources.sources.base import Pull, PulledRecord, PulledReject, SourceError, SourceStatus
-from flywheel_assets.resources.sources.langfuse_api import Access, AskedToWait, BadRequest, LangfuseCalls, instant
+from flywheel_assets.resources.sources.langfuse_api import (
+    Access,
+    AskedToWait,
+    BadRequest,
+    LangfuseCalls,
+    instant,
+    sdk_version,
+    skew,
+)
 from flywheel_assets.resources.sources.langfuse_cursor import Place, place_of
 from flywheel_assets.resources.sources.langfuse_scores import ScoreBook, epoch
 from flywheel_assets.settings import LangfuseSettings, Settings
@@ -31,8 +38,6 @@ from flywheel_assets.settings import LangfuseSettings, Settings
 LATE_TRACES_A_STEP = 10
 # Langfuse's own generations (judges) and experiments are no production traffic.
 NOT_TRAFFIC = ("langfuse", "sdk-experiment")
-# The newest server that is known to refuse the scores SDK 5 sends (as a list).
-LAST_REFUSING_SCORES = (4, 16)
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +83,8 @@ class LangfuseSource:
             return SourceStatus(False, str(error), "see docs/langfuse.md")
         except AskedToWait as wait_for:
             return SourceStatus(True, f"{self._client().base_url}: {wait_for.why}")
-        found = f"project '{project}' at {self._client().base_url}, server {version}, SDK {_sdk_version()}"
-        return SourceStatus(True, found, _skew(version))
+        found = f"project '{project}' at {self._client().base_url}, server {version}, SDK {sdk_version()}"
+        return SourceStatus(True, found, skew(version))
 
     def _window_step(self, place: Place, deadline: float) -> Pull:
         assert place.end is not None
@@ -248,7 +253,7 @@ class LangfuseSource:
         if self._greeted:
             return
         version, project = self._who()
-        if warning := _skew(version):
+        if warning := skew(version):
             log.warning("Langfuse project '%s': %s", project, warning)
         self._greeted = True
 
@@ -285,20 +290,3 @@ def _next_page(page: Json) -> str | None:
 
 def _clock(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _skew(version: str) -> str:
-    """What does not work between the SDK and a server of this version; empty where nothing is known."""
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers and (int(numbers[1]), int(numbers[2])) <= LAST_REFUSING_SCORES:
-        return (
-            f"server {version} refuses the scores that SDK 5 sends (it answers 400, and they are lost): update the server, "
-            "or send feedback with SDK 4. Reading works."
-        )
-    return ""
-
-
-def _sdk_version() -> str:
-    from importlib.metadata import version
-
-    return version("langfuse")

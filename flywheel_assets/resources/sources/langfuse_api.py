@@ -10,12 +10,14 @@ keep every other row of its page out for ever, and making models costs 0.75 ms a
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version as installed_version
 from typing import Any
 
 import httpx
@@ -27,6 +29,9 @@ DEFAULT_BASE_URL = "https://cloud.langfuse.com"
 OBSERVATION_FIELDS = "core,basic,time,io,metadata,model,usage,prompt,metrics,trace_context"
 SCORE_FIELDS = "details,subject"
 SCORES_A_PAGE = 100
+
+# The newest server that is known to refuse the scores SDK 5 sends (as a list).
+LAST_REFUSING_SCORES = (4, 16)
 
 _TIMEOUT_S = 20
 # Small answers that a whole tick may have to wait for: they must not use up its time.
@@ -197,6 +202,22 @@ def _retry_after(headers: Mapping[str, str], now: float) -> float:
 def instant(epoch: float) -> datetime:
     """Epoch seconds as the SDK wants them."""
     return datetime.fromtimestamp(epoch, UTC)
+
+
+def skew(version: str) -> str:
+    """What does not work between the SDK and a server of this version; empty where nothing is known."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and (int(numbers[1]), int(numbers[2])) <= LAST_REFUSING_SCORES:
+        return (
+            f"server {version} refuses the scores that SDK 5 sends (it answers 400, and they are lost): update the server, "
+            "or send feedback with SDK 4. Reading works."
+        )
+    return ""
+
+
+def sdk_version() -> str:
+    """The installed SDK."""
+    return installed_version("langfuse")
 
 
 def _sdk() -> Any:

@@ -284,7 +284,7 @@ some_fields = st.sampled_from(("metadata", "modelParameters", "usageDetails", "t
 messages_like = st.lists(message_like, max_size=3)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(anything, messages_like, st.fixed_dictionaries({"messages": messages_like})),
     st.one_of(anything, message_like, messages_like),
