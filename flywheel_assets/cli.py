@@ -73,6 +73,32 @@ def ingest(
 
 
 @app.command()
+def pull(
+    sources: Annotated[
+        list[str] | None, typer.Argument(help="Sources to pull from; default: all that are switched on.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="From the start, whatever was pulled before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch records from the sources of flywheel.yaml until they are read up. The sensors do this by themselves."""
+    from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.sources.by_hand import pull_by_hand
+
+    settings = load_settings()
+    report = pull_by_hand(
+        settings,
+        Flywheel.at_home(settings).traces,
+        tuple(sources or ()),
+        again=again,
+        say=lambda text: err.print(text, markup=False),
+    )
+    if as_json:
+        _print_json(report.to_json())
+    else:
+        _print_ingest(report.to_json())
+
+
+@app.command()
 def run(
     workloads: Annotated[list[str] | None, typer.Argument(help="Workloads to turn; default: all.")] = None,
     candidate: Annotated[list[str] | None, typer.Option("--candidate", "-c", help="Only these candidates.")] = None,
@@ -216,9 +242,10 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from flywheel_assets.resources.artifacts import ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.serving import ServingError
+    from flywheel_assets.resources.sources import SourceError
     from flywheel_assets.resources.trace_stores import TraceStoreError
 
-    return (SettingsError, UserError, ArtifactMissing, IngestError, ServingError, TraceStoreError)
+    return (SettingsError, UserError, ArtifactMissing, IngestError, ServingError, SourceError, TraceStoreError)
 
 
 def main() -> None:

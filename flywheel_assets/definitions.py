@@ -20,6 +20,7 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.platform import LocalPlatform
 from flywheel_assets.sensors.janitor import janitor_sensor
 from flywheel_assets.sensors.reconcile import reconcile_sensor
+from flywheel_assets.sensors.sources import source_sensors
 from flywheel_assets.settings import Settings, load_settings
 
 
@@ -45,7 +46,7 @@ def build_defs(
             *decision_assets(settings),
             *distribution_assets(settings),
         ],
-        sensors=[reconcile_sensor(settings), janitor_sensor()],
+        sensors=[reconcile_sensor(settings), janitor_sensor(), *source_sensors(settings)],
         resources={**resources, **(resource_overrides or {})},
         # The default executor starts a process a step: 42-58 s for five trivial steps where this one takes 2 s.
         # Heavy work lives in child processes of its own.

@@ -15,6 +15,7 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import model_path
 from flywheel_assets.resources.serving import Serving, ServingError
+from flywheel_assets.resources.sources import CheckedSource, SourceError, enabled_sources
 from flywheel_assets.settings import Candidate, Settings
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo")
@@ -38,7 +39,7 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything flywheel.yaml names. Reaches out to configured endpoints only."""
-    return [*_machine(settings), *_packages(settings), *_stores(settings), *_candidates(settings)]
+    return [*_machine(settings), *_packages(settings), *_stores(settings), *_sources(settings), *_candidates(settings)]
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
@@ -74,6 +75,20 @@ def _stores(settings: Settings) -> Iterator[Finding]:
     records = sum(summary.count for summary in summaries)
     advice = "" if summaries else "`flywheel ingest FILE`, or `make demo`"
     yield Finding("trace store", True, f"{records:,} records of {len(summaries)} workloads", advice)
+
+
+def _sources(settings: Settings) -> Iterator[Finding]:
+    try:
+        sources = enabled_sources(settings)
+    except SourceError as error:
+        yield Finding("sources", False, str(error))
+        return
+    for source in sources:
+        if isinstance(source, CheckedSource):
+            status = source.check()
+            yield Finding(f"source {source.name}", status.ok, status.found, status.advice)
+        else:
+            yield Finding(f"source {source.name}", True, "switched on; it has no check of its own")
 
 
 def _candidates(settings: Settings) -> Iterator[Finding]:

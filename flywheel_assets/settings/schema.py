@@ -242,6 +242,9 @@ class Settings(Section):
     candidates: tuple[Candidate, ...] = Field(min_length=1, description="The small models that are examined.")
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     langfuse: LangfuseSettings = LangfuseSettings()
+    sources: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Options of sources that other packages bring, by name (docs/extending.md)."
+    )
     cleaning: CleaningSettings = CleaningSettings()
     automation: AutomationSettings = AutomationSettings()
     split: SplitSettings = SplitSettings()

@@ -36,6 +36,8 @@ class RejectReason(StrEnum):
     MALFORMED_TOOL_ARGUMENTS = "malformed_tool_arguments"
     ERROR_RESPONSE = "error_response"
     NO_CHOICES = "no_choices"
+    UNFINISHED = "unfinished"
+    TRUNCATED = "truncated"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,49 @@
+"""Source sensors: one for each source that is switched on, called `<name>_traces`."""
+
+import time
+
+import dagster as dg
+
+from flywheel_assets.assets.capture import observe_traces
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.sources import TraceSource, collect, enabled_sources
+from flywheel_assets.resources.sources.base import title
+from flywheel_assets.settings import Settings
+
+# A tick has 60 s before Dagster kills it without a trace. A step that begins at the last moment may wait 20 s for its
+# request, and what it brought must be stored and observed.
+TICK_BUDGET_S = 20.0
+TICK_RECORDS = 20_000
+MIN_INTERVAL_S = 30
+
+
+def source_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    """The sensors of all sources that are switched on."""
+    return [source_sensor(source) for source in enabled_sources(settings)]
+
+
+def source_sensor(source: TraceSource) -> dg.SensorDefinition:
+    """The `<name>_traces` sensor of a source."""
+
+    @dg.sensor(
+        name=f"{source.name}_traces",
+        minimum_interval_seconds=MIN_INTERVAL_S,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=f"Fetches new records from {title(source)}, registers their workloads and reports where each stands.",
+    )
+    def source_traces(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
+        """Must never start a run (`reconcile` does) and never move its cursor past what is stored: a tick that raises
+        leaves the cursor where it was, and what it had stored is known again next time."""
+        collected = collect(
+            source,
+            flywheel.traces,
+            context.cursor,
+            deadline=time.monotonic() + TICK_BUDGET_S,
+            max_bytes=flywheel.settings.local.max_record_bytes,
+            max_records=TICK_RECORDS,
+        )
+        observe_traces(context.instance, flywheel)
+        context.update_cursor(collected.cursor)
+        return dg.SkipReason(collected.sentence())
+
+    return source_traces
