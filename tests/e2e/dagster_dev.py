@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,9 @@ def dagster_dev(clone: Clone, *, dagster_home: bool = True) -> Iterator[str]:
         del environment["DAGSTER_HOME"]
     command = [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), "--host", "127.0.0.1"]
     log = (clone.root / "dev.log").open("w")
-    with subprocess.Popen(command, cwd=clone.root, env=environment, stdout=log, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        command, cwd=clone.root, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
         url = f"http://127.0.0.1:{port}/graphql"
         try:
             deadline = time.monotonic() + 120
@@ -49,9 +53,12 @@ def dagster_dev(clone: Clone, *, dagster_home: bool = True) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
+            finally:
+                # Webserver and daemon are children of it, and outlive it where it is killed.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def ask(url: str, query: str, **variables: Any) -> Any:
