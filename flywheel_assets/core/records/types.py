@@ -36,6 +36,8 @@ class RejectReason(StrEnum):
     MALFORMED_TOOL_ARGUMENTS = "malformed_tool_arguments"
     ERROR_RESPONSE = "error_response"
     NO_CHOICES = "no_choices"
+    NO_ANSWER = "no_answer"
+    FAILED_CALL = "failed_call"
 
 
 @dataclass(frozen=True, slots=True)
