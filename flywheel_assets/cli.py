@@ -40,21 +40,16 @@ class UserError(Exception):
 
 
 # Click leaves lines alone in a paragraph that begins with a backspace.
-_INGEST_HELP = f"""Read logs and data sets into the trace store.
-
-Repeating it adds nothing; rejects are kept with their reasons. `auto` looks at the first rows of each file, says which
-format it found, and never guesses between two. What is no log is trained on and never examined on, unless train_only_sources
-of the workload says otherwise. docs/data.md shows a row of each format, and how to add one.
-
-\b
-Formats:
-{chr(10).join(f"  {one.name:18} {one.title}" for one in BUILT_IN)}
-
-\b
-Examples:
-  flywheel ingest app.jsonl
-  flywheel ingest functions.json.gz --format hermes --workload order-router
-"""
+_INGEST_HELP = (
+    "Read logs and data sets into the trace store. Repeating it adds nothing; rejects are kept with their reasons.\n\n"
+    "`auto` looks at the first rows of each file, says which format it found, and never guesses between two. What is no log "
+    "is trained on and never examined on, unless train_only_sources of the workload says otherwise. docs/data.md shows a "
+    "row of each format, and how to add one.\n\n"
+    "\b\nFormats:\n" + "".join(f"  {one.name:18} {one.title}\n" for one in BUILT_IN) + "\n"
+    "\b\nExamples:\n"
+    "  flywheel ingest app.jsonl\n"
+    "  flywheel ingest functions.json.gz --format hermes --workload order-router\n"
+)
 
 
 @app.command(help=_INGEST_HELP)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from flywheel_assets.core.formats.base import Format
 from flywheel_assets.core.formats.hermes import HermesFormat
@@ -18,6 +18,9 @@ from flywheel_assets.core.formats.prompt_completion import PromptCompletionForma
 from flywheel_assets.core.formats.sharegpt import ShareGPTFormat
 from flywheel_assets.core.formats.workflow_tracer import WorkflowTracerFormat
 from flywheel_assets.core.formats.xlam import XlamFormat
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINT_GROUP = "flywheel_assets.formats"
 AUTO = "auto"
@@ -57,6 +60,9 @@ def format_named(name: str) -> Format:
 
 @cache
 def _installed() -> tuple[Format, ...]:
+    # Here, because it takes longer than all the rest of this package and most calls never need it.
+    from importlib.metadata import entry_points
+
     taken = {AUTO, *(one.name for one in BUILT_IN)}
     found = []
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
