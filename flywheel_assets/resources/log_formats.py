@@ -88,6 +88,8 @@ def _recognised(origin: str, known: dict[str, Format], is_open: bool, default_wo
         form = detect(rows, known) if is_open else next(iter(known.values()))
     except Undetected as error:
         raise LogFormatError(f"{origin} {error}") from error
+    except FormatBroken as error:
+        raise LogFormatError(f"{origin}: {error}") from error
     if default_workload is None and form.name != LOG.name:
         _check_workload(origin, form, rows)
     if origin != STDIN and Path(origin).is_file():

@@ -4,9 +4,9 @@ What belongs here: what a row of each published format means, and which format a
 stores (`resources.ingest`), and the log schema itself (`core.records`).
 """
 
-from flywheel_assets.core.formats.base import Format, FormatError
+from flywheel_assets.core.formats.base import Format, FormatBroken, FormatError
 from flywheel_assets.core.formats.detect import DETECTION_ROWS, Undetected, detect
-from flywheel_assets.core.formats.reading import FormatBroken, read_line, records_of
+from flywheel_assets.core.formats.reading import read_line, records_of
 from flywheel_assets.core.formats.registry import AUTO, BUILT_IN, LOG, UnknownFormat, format_named, formats
 
 __all__ = [

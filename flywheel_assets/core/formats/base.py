@@ -1,8 +1,8 @@
 """The seam of a format: from one JSON object of a data set to records of the log schema, or the reason why not.
 
-What belongs here: the protocol, and the exception a format refuses a row with. What does not: which formats there are
-(`registry`), which one a file is in (`detect`), and the checks that every record passes whatever it came from
-(`core.records`).
+What belongs here: the protocol, the exception a format refuses a row with, and the one for a format that fails. What does
+not: which formats there are (`registry`), which one a file is in (`detect`), and the checks that every record passes
+whatever it came from (`core.records`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ class FormatError(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+class FormatBroken(Exception):
+    """A format failed where it may only refuse; the message names it and what it said."""
 
 
 @runtime_checkable

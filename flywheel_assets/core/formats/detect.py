@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from flywheel_assets.core.formats.base import Format
+from flywheel_assets.core.formats.base import Format, FormatBroken
 from flywheel_assets.core.formats.registry import LOG
 from flywheel_assets.core.rows import Json
 
@@ -24,9 +24,10 @@ class Undetected(ValueError):
 def detect(rows: Sequence[Json], known: Mapping[str, Format]) -> Format:
     """The format that recognises rows among these, if it is the only one; the log schema where there are none at all.
 
-    Rows that no format recognises but that have names of the log schema count as the log schema. Raises Undetected.
+    Rows that no format recognises but that have names of the log schema count as the log schema. Raises Undetected,
+    and FormatBroken where a format cannot be asked.
     """
-    votes = Counter(one.name for row in rows for one in known.values() if one.recognises(row))
+    votes = Counter(one.name for row in rows for one in known.values() if _recognises(one, row))
     if len(votes) == 1:
         return known[next(iter(votes))]
     if votes:
@@ -40,3 +41,13 @@ def detect(rows: Sequence[Json], known: Mapping[str, Format]) -> Format:
         f"is in no known format (its first row has the fields: {names}). Known: {', '.join(known)}; docs/data.md shows a "
         "row of each. Name one with --format to see why its rows are refused."
     )
+
+
+def _recognises(form: Format, row: Json) -> bool:
+    try:
+        return form.recognises(row)
+    except Exception as error:
+        raise FormatBroken(
+            f"format '{form.name}' failed to look at a row ({type(error).__name__}: {error}). Mend it, uninstall its "
+            "package, or name the format with --format."
+        ) from error

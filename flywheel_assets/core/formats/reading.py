@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from flywheel_assets.core.formats.base import Format, FormatError
+from flywheel_assets.core.formats.base import Format, FormatBroken, FormatError
 from flywheel_assets.core.records import Record, Reject, RejectReason, parse_record, reject_line
 from flywheel_assets.core.rows import Json
 
@@ -19,10 +19,6 @@ from flywheel_assets.core.rows import Json
 TIMESTAMP = 0
 CLIENT = "import"
 _ID_DIGITS = 32
-
-
-class FormatBroken(Exception):
-    """A format failed where it may only refuse; the message names it and what it said."""
 
 
 def read_line(

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.core.formats import LOG, Undetected, UnknownFormat, detect, format_named, formats, registry
+from flywheel_assets.core.formats import (
+    LOG,
+    FormatBroken,
+    Undetected,
+    UnknownFormat,
+    detect,
+    format_named,
+    formats,
+    registry,
+)
 from tests.core.formats.rows import HERMES, OPENAI, SHAREGPT, VALID, XLAM
 from tests.plugin_package import install
 
@@ -23,6 +32,10 @@ class Chatter:
         return [{"request": request, "response": {"choices": [{"message": message}]}}]
 class Taken(Chatter):
     name = "openai"
+class Failing(Chatter):
+    name = "failing"
+    def recognises(self, value):
+        return value["said"] != ""
 broken = object()
 """
 
@@ -69,6 +82,12 @@ def test_an_installed_package_adds_a_format(monkeypatch: pytest.MonkeyPatch, tmp
     assert list(formats())[-1] == "chatter"
     assert detect([{"said": "x", "replied": "y"}], formats()).title == "one utterance and its reply"
     assert format_named("chatter").records({"said": "x", "replied": "y"})
+
+
+def test_a_format_that_fails_to_look_at_a_row_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bring(monkeypatch, tmp_path, "failing_format", "Failing")
+    with pytest.raises(FormatBroken, match=r"format 'failing' failed to look at a row \(KeyError: 'said'\)"):
+        detect([OPENAI], formats())
 
 
 @pytest.mark.parametrize(
