@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flywheel_assets.core.formats import BUILT_IN
+from tests.core.formats.rows import XLAM
 from tests.e2e.clone import Clone
 from tests.e2e.own_traffic import write_ticket_records
 from tests.fakes import OpenAIDouble
@@ -34,6 +36,35 @@ def test_ingest_counts_new_duplicate_and_rejected_with_reasons(clone: Clone, tmp
     assert set(first["reasons"]) == {"missing_field", "not_json"}
     again = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
     assert (again["new"], again["duplicate"]) == (0, 5)
+
+
+def test_ingest_teaches_its_formats_and_tells_what_it_found(clone: Clone, tmp_path: Path) -> None:
+    out = clone.flywheel("ingest", "--help").stdout
+    for form in BUILT_IN:
+        assert form.name in out
+        assert form.title in " ".join(out.split())
+    assert out.count("flywheel ingest ") >= 2
+
+    path = tmp_path / "functions.json"
+    path.write_text(json.dumps([XLAM, {**XLAM, "query": "And in store 4?"}]), encoding="utf-8")
+    refused = clone.flywheel("ingest", str(path), ok=False)
+    assert refused.returncode == 2
+    assert "--workload NAME" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert clone.status() == {}
+
+    said = clone.flywheel("ingest", str(path), "--workload", "stock").stdout
+    assert f"{path}: read as xlam" in said
+    assert "2 new, 0 duplicate, 0 rejected" in said
+    again = json.loads(clone.flywheel("ingest", str(path), "--workload", "stock", "--format", "xlam", "--json").stdout)
+    assert (again["new"], again["duplicate"], again["formats"]) == (0, 2, {str(path): "xlam"})
+
+
+def test_an_unknown_format_lists_the_known_ones(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
+    result = clone.flywheel("ingest", str(path), "--format", "csv", ok=False)
+    assert result.returncode == 2
+    assert "there is no format 'csv'. Known: auto, log, openai" in result.stderr
 
 
 def test_a_missing_file_is_one_message_and_nothing_is_stored(clone: Clone, tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ import tomllib
 from pathlib import Path
 
 import orjson
+import pytest
 
+from flywheel_assets.core.formats import BUILT_IN, Format, read_line
 from flywheel_assets.core.records import Record, RejectReason, parse_record
+from flywheel_assets.resources.ingest import ingest
+from flywheel_assets.resources.trace_stores import LocalTraceStore
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = (ROOT / "docs" / "log-schema.md").read_text(encoding="utf-8")
@@ -35,3 +39,39 @@ def test_every_dependency_has_its_purpose_and_licence():
     explained = {row[0].lower() for row in re.findall(r"^\| ([\w.-]+) \| ([^|]+) \| ([^|]+) \|$", page, flags=re.MULTILINE)}
 
     assert names - explained == set()
+
+
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"```json ([\w-]+)\n(.*?)\n```", DATA, flags=re.DOTALL)
+
+
+def test_every_format_is_explained_with_a_row():
+    explained = {name for name, _ in ROWS} | {"log"}
+    assert explained == {form.name for form in BUILT_IN}
+    assert set(re.findall(r"^## `([\w-]+)`", DATA, flags=re.MULTILINE)) == explained - {"log"}
+
+
+@pytest.mark.parametrize(("name", "row"), ROWS, ids=[f"{n}-{name}" for n, (name, _) in enumerate(ROWS)])
+def test_the_rows_shown_are_told_and_ingested(name, row, tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(row + "\n", encoding="utf-8")
+    store = LocalTraceStore(tmp_path / "traces.sqlite")
+    report = ingest([path], store, format_name="auto", default_workload="order-router")
+    store.close()
+
+    assert (report.formats[str(path)], report.new, report.workloads) == (name, 1, {"order-router": 1})
+
+
+def test_the_format_shown_as_an_example_is_one():
+    (code,) = re.findall(r"```python\n(.*?)```", DATA, flags=re.DOTALL)
+    names = {}
+    exec(code, names)
+    form = names["Tickets"]()
+
+    assert isinstance(form, Format)
+    line = b'{"ticket_text": "It leaks", "team": "plumbers"}'
+    limits = {"max_bytes": 1000, "default_workload": "w", "source": None, "received_at": time.time()}
+    (record,) = read_line(line, form, **limits)
+    (reject,) = read_line(line.replace(b"plumbers", b""), form, **limits)
+    assert isinstance(record, Record)
+    assert reject.reason is RejectReason.NO_ANSWER

@@ -300,6 +300,7 @@ def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
         "name": summary["name"],
         "dagster/row_count": summary["eval_rows"],
         "classes": bullet_table(["class", "eval rows"], list(summary["eval_classes"].items())),
+        "sources": bullet_table(["source", "eval rows"], list(summary["eval_sources"].items())),
         "left out": bullet_table(["reason", "records"], sorted(summary["left_out"].items())),
         "eval share": summary["eval_share"],
         "preview": jsonl_preview(artifact.path / "eval_data.jsonl"),

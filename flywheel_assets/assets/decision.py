@@ -74,7 +74,12 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
     kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
     rows = read_eval_rows(base.path)
     compared = compare(
-        workload, kind, rows, list(_arms(work.flywheel, workload)), dataset_version=base.version, notes=_caveats(work)
+        workload,
+        kind,
+        rows,
+        list(_arms(work.flywheel, workload)),
+        dataset_version=base.version,
+        eval_sources=base.summary["eval_sources"],
     )
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
@@ -112,13 +117,6 @@ def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
                     version=artifact.version,
                     adapter_version=adapter,
                 )
-
-
-def _caveats(work: Work) -> list[str]:
-    """What a reader must know about where the rows come from."""
-    sources = work.upstream(graph.PROFILE).summary.get("sources", {})
-    imported = sorted(source for source in sources if source != "traffic")
-    return [f"Rows come from {', '.join(imported)}, not from production traffic."] if imported else []
 
 
 def _decide(work: Work) -> Mapping[str, Outcome]:
@@ -166,6 +164,7 @@ def _describe_comparison(artifact: Artifact) -> Mapping[str, Any]:
         "arms": artifact.summary["arms"],
         "evaluated": artifact.summary["evaluated"],
         "rows": artifact.summary["rows"],
+        "sources of the rows": bullet_table(["source", "rows"], list(compared.eval_sources.items())),
         "leaderboard": picture((artifact.path / "leaderboard.png").read_bytes(), "scores with 95% intervals"),
         "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
         "holes": bullet_table(

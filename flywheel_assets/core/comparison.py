@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from flywheel_assets.core.metrics import score_rows
 from flywheel_assets.core.predictions import EvalReport, Score, ScoredPredictions, summarize
+from flywheel_assets.core.records import DEFAULT_SOURCE
 from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant, WorkloadType
 
 Columns = dict[str, NDArray[np.float64]]
@@ -109,7 +110,8 @@ class Comparison:
     """All arms of one workload, the reference they are measured against, and the rows they were asked.
 
     `reference` holds the reference's score of each row, `reference_scores` their means; `clusters` and `row_ids` are in the
-    order of the eval set. `arms` are in the order in which they were given.
+    order of the eval set. `arms` are in the order in which they were given. `eval_sources` counts the rows by the source of
+    their records; empty where it was not recorded.
     """
 
     workload: str
@@ -122,6 +124,18 @@ class Comparison:
     arms: tuple[Arm, ...]
     reference_note: str = TEACHER_NOTE
     notes: tuple[str, ...] = field(default=())
+    eval_sources: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sources_note(self) -> str:
+        """What a reader must know where not all rows are traffic; empty where they are."""
+        if not self.eval_sources.keys() - {DEFAULT_SOURCE}:
+            return ""
+        by_size = sorted(self.eval_sources.items(), key=lambda source: (-source[1], source[0]))
+        counts = ", ".join(f"{count} of {name}" for name, count in by_size)
+        if DEFAULT_SOURCE in self.eval_sources:
+            return f"Examined on rows of several sources, {counts}: the verdict holds for this mix of them."
+        return f"Examined on rows that are no production traffic: {counts}."
 
     @property
     def evaluated(self) -> tuple[Arm, ...]:
@@ -141,6 +155,7 @@ class Comparison:
             "dataset_version": self.dataset_version,
             "reference_note": self.reference_note,
             "notes": list(self.notes),
+            "eval_sources": self.eval_sources,
             "leaderboard": self.table(),
             "reference_scores": {metric: asdict(score) for metric, score in self.reference_scores.items()},
             "row_ids": list(self.row_ids),
@@ -163,6 +178,8 @@ class Comparison:
             arms=tuple(Arm.from_json(arm) for arm in value["arms"]),
             reference_note=value["reference_note"],
             notes=tuple(value["notes"]),
+            # Absent from comparisons made before it was recorded.
+            eval_sources=value.get("eval_sources", {}),
         )
 
     def table(self) -> list[Json]:
@@ -187,9 +204,10 @@ class Comparison:
         return out.getvalue()
 
     def data_version(self) -> str:
-        """Hash of what the comparison means (32 hex digits): rows, scores and holes; no latency, cost or order of arms."""
+        """Hash of what the comparison means (32 hex digits): rows, their sources, scores and holes; no latency or cost."""
         meaning = [
             [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
+            sorted(self.eval_sources.items()),
             sorted(
                 json.dumps([a.candidate, a.variant, a.state, a.row_ids, _columns_to_json(a.scores), a.errored.tolist()])
                 for a in self.arms
@@ -207,6 +225,7 @@ def compare(
     dataset_version: str,
     reference_note: str = TEACHER_NOTE,
     notes: Sequence[str] = (),
+    eval_sources: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Put the results of all arms of a workload beside each other.
@@ -230,6 +249,7 @@ def compare(
         arms=tuple(_arm(result, row_ids) for result in results),
         reference_note=reference_note,
         notes=tuple(notes),
+        eval_sources=dict(eval_sources or {}),
     )
 
 

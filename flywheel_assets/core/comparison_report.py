@@ -135,6 +135,8 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
         yield f"Only {clusters} independent conversations were asked: differences of several points can be chance."
     if clusters < len(comparison.row_ids):
         yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations; intervals are wider for it."
+    if comparison.sources_note:
+        yield comparison.sources_note
     yield from comparison.notes
 
 

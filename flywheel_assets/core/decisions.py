@@ -129,7 +129,10 @@ def decide(
         "seed": seed,
         "resamples": RESAMPLES,
     }
-    holes = [f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes]
+    remarks = [comparison.sources_note] if comparison.sources_note else []
+    remarks += [
+        f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
+    ]
     sure = f"{100 * (1 - alpha):g}% confidence"
     if passing:
         winner = min(passing, key=_preference)
@@ -137,11 +140,11 @@ def decide(
             f"{winner.arm.label} may replace the teacher: with {sure} it loses less than every gate accepts.",
             *(_sentence(winner.arm, found) for found in winner.gates),
         ]
-        return Decision(Verdict.PROMOTE, winner.arm.candidate, winner.arm.variant, None, (*reasons, *holes), evidence)
+        return Decision(Verdict.PROMOTE, winner.arm.candidate, winner.arm.variant, None, (*reasons, *remarks), evidence)
     if all(finding.is_worse for finding in findings):
         reasons = [f"Keep the teacher: with {sure} every evaluated variant loses more than a gate accepts."]
         reasons += [_sentence(finding.arm, _worst(finding)) for finding in findings]
-        return Decision(Verdict.KEEP, None, None, None, (*reasons, *holes), evidence)
+        return Decision(Verdict.KEEP, None, None, None, (*reasons, *remarks), evidence)
     closest = max((finding for finding in findings if not finding.is_worse), key=lambda finding: finding.distance)
     needed, missing = _needed(comparison, closest, len(findings), alpha, power, min_clusters)
     evidence["closest"] = {"candidate": closest.arm.candidate, "variant": closest.arm.variant.value, "missing": missing}
@@ -151,7 +154,7 @@ def decide(
         *(_sentence(closest.arm, found) for found in closest.gates),
         *(f"About {rows} more rows that '{metric}' applies to would settle that gate." for metric, rows in missing.items()),
     ]
-    return Decision(Verdict.INCONCLUSIVE, None, None, needed, (*reasons, *holes), evidence)
+    return Decision(Verdict.INCONCLUSIVE, None, None, needed, (*reasons, *remarks), evidence)
 
 
 def _preference(finding: ArmFinding) -> tuple[float, float, float, int, str]:
@@ -221,6 +224,7 @@ def _evidence(comparison: Comparison, findings: Sequence[ArmFinding]) -> Json:
         "comparison": comparison.data_version(),
         "reference": comparison.reference_note,
         "rows": len(comparison.row_ids),
+        "eval_sources": dict(comparison.eval_sources),
         "clusters": len(set(comparison.clusters)),
         "arms": [
             {

@@ -79,8 +79,8 @@ NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
     Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="2"),
     Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="2"),
-    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
-    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
+    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
+    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
     Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation"),
     Node(PREFIX, Scope.CELL, (TRAIN,), "context"),
     # On `train` too: without rows to learn from there is nothing to decide, and no run is started just for that.
@@ -89,8 +89,8 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation"),
     Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation"),
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation"),
-    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision"),
-    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision"),
+    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision", code_version="2"),
+    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="2"),
     Node(CATALOG, Scope.ALL, (DECISION,), "distribution"),
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}

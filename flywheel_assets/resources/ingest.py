@@ -1,7 +1,8 @@
 """Ingest: from log files to a trace store, with a count of everything.
 
 What belongs here: the order of the work (check, read, parse, store in batches) and the report. What does not: files and
-compression (`log_lines`), parsing (`core.records`, `parse_workers`), storage (`trace_stores`).
+compression (`log_lines`), which format a file is in (`log_formats`), parsing (`core.records`, `core.formats`,
+`parse_workers`), storage (`trace_stores`).
 
 A line is atomic: it is a record, a reject or a blank. Stored batches stay stored whatever happens later, and ingesting
 the same files again changes nothing but the count of duplicates.
@@ -10,14 +11,16 @@ the same files again changes nothing but the count of duplicates.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flywheel_assets.core.formats import LOG, FormatBroken
 from flywheel_assets.core.records import Record
 from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
-from flywheel_assets.resources.log_lines import STDIN, Chunk, LogFileError, check_readable, read_chunks
+from flywheel_assets.resources.log_formats import Log, LogFormatError, recognised_logs
+from flywheel_assets.resources.log_lines import STDIN, Chunk, LogFileError, check_readable
 from flywheel_assets.resources.parse_workers import Parsed, ParseOptions, ParseWorkerError, parse_chunks
 from flywheel_assets.resources.trace_stores.base import RejectedLine, TraceStore
 
@@ -32,7 +35,7 @@ class IngestReport:
 
     `new` counts records stored: ids never seen before and known ids whose content changed (`updated` of them);
     `duplicate` known ids with the same content; `rejected` refused lines, by name in `reasons`, whether or not they had
-    been refused before; `workloads` is `new` by slug.
+    been refused before; `workloads` is `new` by slug; `formats` names the format each log was read in.
     """
 
     new: int = 0
@@ -41,6 +44,7 @@ class IngestReport:
     rejected: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     workloads: dict[str, int] = field(default_factory=dict)
+    formats: dict[str, str] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The fixed form of `flywheel ingest --json`."""
@@ -50,6 +54,7 @@ class IngestReport:
             "rejected": self.rejected,
             "reasons": dict(self.reasons),
             "workloads": dict(self.workloads),
+            "formats": dict(self.formats),
         }
 
 
@@ -65,29 +70,40 @@ def ingest(
     sources: Sequence[str | Path],
     store: TraceStore,
     *,
+    format_name: str = LOG.name,
     default_workload: str | None = None,
     source: str | None = None,
     max_bytes: int = 4_000_000,
     progress: Callable[[int, str], None] | None = None,
     workers: int | None = None,
+    recognised: Callable[[Mapping[str, str]], None] | None = None,
 ) -> IngestReport:
     """Read log files (`-` is standard input; plain, gzip or zstd, told by content) into a trace store.
 
-    `default_workload` and `source` fill in where a record names none. Lines over `max_bytes` are rejected unread.
-    `progress` is called after each batch with the lines taken so far and the log they come from. `workers` is the number
-    of parsing processes for long inputs (default: by the CPUs).
+    `format_name` is a format's name, or `auto`: each file is then looked at, and `recognised` is told what was found, by
+    origin, before anything is stored. `default_workload` and `source` fill in where a record names none. Lines over
+    `max_bytes` are rejected unread. `progress` is called after each batch with the lines taken so far and the log they come
+    from. `workers` is the number of parsing processes for long inputs (default: by the CPUs).
 
-    Raises IngestError before anything is read if a file is missing or `default_workload` is no workload id; and after
-    everything readable is stored, with the report, if a file was cut off or damaged. TraceStoreError passes through.
+    Raises IngestError before anything is stored if a file is missing, `default_workload` is no workload id or needed and
+    not given, or a format is unknown or cannot be told; and after everything readable is stored, with the report, if a file
+    was cut off or damaged. TraceStoreError passes through.
     """
     origins = _checked(sources, default_workload, source)
-    failures: list[LogFileError] = []
-    work = _Work(store, progress)
-    options = ParseOptions(max_bytes, default_workload, source)
     try:
-        for parsed in parse_chunks(_all_chunks(origins, max_bytes, failures), options, workers=workers):
+        logs = recognised_logs(origins, format_name, default_workload, max_bytes=max_bytes)
+    except LogFormatError as error:
+        raise IngestError(f"{error} Nothing was ingested.") from error
+    formats = {log.origin: log.format_name for log in logs}
+    if recognised is not None:
+        recognised(formats)
+    failures: list[LogFileError] = []
+    work = _Work(store, progress, formats)
+    options = ParseOptions(max_bytes, default_workload, source, formats)
+    try:
+        for parsed in parse_chunks(_all_chunks(logs, max_bytes, failures), options, workers=workers):
             work.take(parsed)
-    except ParseWorkerError as error:
+    except (ParseWorkerError, FormatBroken) as error:
         work.store()
         raise IngestError(str(error), work.report()) from error
     work.store()
@@ -116,11 +132,11 @@ def _checked(sources: Sequence[str | Path], default_workload: str | None, source
     return origins
 
 
-def _all_chunks(origins: list[str], max_bytes: int, failures: list[LogFileError]) -> Iterator[Chunk]:
+def _all_chunks(logs: list[Log], max_bytes: int, failures: list[LogFileError]) -> Iterator[Chunk]:
     """Chunks of all logs; a log that fails on the way is noted, and the others are still read."""
-    for origin in origins:
+    for log in logs:
         try:
-            yield from read_chunks(origin, max_bytes=max_bytes)
+            yield from log.chunks(max_bytes=max_bytes)
         except LogFileError as failure:
             failures.append(failure)
 
@@ -128,9 +144,10 @@ def _all_chunks(origins: list[str], max_bytes: int, failures: list[LogFileError]
 class _Work:
     """Records and rejects on their way into the store, and the counts so far."""
 
-    def __init__(self, store: TraceStore, progress: Callable[[int, str], None] | None) -> None:
+    def __init__(self, store: TraceStore, progress: Callable[[int, str], None] | None, formats: Mapping[str, str]) -> None:
         self._store = store
         self._progress = progress
+        self._formats = formats
         self._records: list[Record] = []
         self._rejects: list[RejectedLine] = []
         self._bytes = 0
@@ -173,4 +190,5 @@ class _Work:
             self._rejected,
             dict(self._reasons.most_common()),
             dict(sorted(self._workloads.items())),
+            dict(self._formats),
         )

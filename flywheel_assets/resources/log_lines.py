@@ -1,24 +1,25 @@
-"""Log files as lines: plain, gzip or zstd, from a path or standard input, in bounded memory.
+"""Log files as lines: plain, gzip or zstd, from a path or standard input, in bounded memory. A JSON array counts as lines.
 
-What belongs here: opening, decompressing and cutting into numbered lines, whatever is in them. What does not: what a line
-means (`core.records`) and where it goes (`ingest`).
+What belongs here: opening, decompressing and cutting into numbered lines, whatever is in them. What does not: where the
+elements of an array end (`json_arrays`), what a line means (`core.records`) and where it goes (`ingest`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import zstandard
 
-from flywheel_assets.core.records import Reject, oversize_reject
-from flywheel_assets.core.records.types import HASH_BYTES
+from flywheel_assets.core.records import Reject
+from flywheel_assets.resources.json_arrays import ArrayBroken, elements, is_array
+from flywheel_assets.resources.long_lines import LongLine
 
 STDIN = "-"
 
@@ -26,7 +27,6 @@ _BLOCK_BYTES = 1 << 20
 # Compressed input goes in by pieces this small because one piece may unfold to a thousand times its size (gzip), or to
 # thirty thousand times (zstd): the piece bounds the memory that hostile input can take.
 _COMPRESSED_PIECE_BYTES = 1024
-_HEAD_BYTES = 1024
 _BOM = b"\xef\xbb\xbf"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _UNREADABLE = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
@@ -40,7 +40,8 @@ class LogFileError(Exception):
 class Chunk:
     """Consecutive lines of one log, about a megabyte. A line too long to be held is already a reject.
 
-    `origin` is the path, or `-`; `first_line` numbers the first of `lines`, from 1. Blank lines are kept, and counted.
+    `origin` is the path, or `-`; `first_line` numbers the first of `lines`, from 1. Blank lines are kept, and counted. Of a
+    file that is one JSON array, the elements are the lines.
     """
 
     origin: str
@@ -69,32 +70,17 @@ def read_chunks(origin: str, *, max_bytes: int) -> Iterator[Chunk]:
     """
     try:
         with nullcontext(sys.stdin.buffer) if origin == STDIN else Path(origin).open("rb") as stream:
-            yield from _cut_into_lines(origin, _plain_blocks(origin, stream), max_bytes)
+            blocks = _plain_blocks(origin, stream)
+            first = next(blocks, b"")
+            cut = _cut_array if is_array(first) else _cut_into_lines
+            yield from cut(origin, chain([first], blocks), max_bytes)
     except OSError as error:
         raise LogFileError(f"{origin} cannot be read to its end: {error.strerror or error}.") from error
 
 
-class _LongLine:
-    """A line longer than allowed: its start, its size and its hash are all that is held of it."""
-
-    def __init__(self, start: bytes) -> None:
-        self._head = start[:_HEAD_BYTES]
-        self._size = 0
-        self._hash = hashlib.sha256()
-        self.extend(start)
-
-    def extend(self, more: bytes) -> None:
-        self._size += len(more)
-        self._hash.update(more)
-
-    def reject(self, max_bytes: int) -> Reject:
-        line_hash = self._hash.digest()[:HASH_BYTES]
-        return oversize_reject(self._head, size=self._size, max_bytes=max_bytes, line_hash=line_hash)
-
-
-def _cut_into_lines(origin: str, blocks: Iterator[bytes], max_bytes: int) -> Iterator[Chunk]:
+def _cut_into_lines(origin: str, blocks: Iterable[bytes], max_bytes: int) -> Iterator[Chunk]:
     number, tail = 1, b""
-    long_line: _LongLine | None = None
+    long_line: LongLine | None = None
     for block in blocks:
         rest = block
         if long_line is not None:
@@ -111,11 +97,24 @@ def _cut_into_lines(origin: str, blocks: Iterator[bytes], max_bytes: int) -> Ite
             yield Chunk(origin, number, lines)
             number += len(lines)
         if len(tail) > max_bytes:
-            long_line, tail = _LongLine(tail), b""
+            long_line, tail = LongLine(tail), b""
     if long_line is not None:
         yield Chunk(origin, number, [long_line.reject(max_bytes)])
     elif tail:
         yield Chunk(origin, number, [tail])
+
+
+def _cut_array(origin: str, blocks: Iterable[bytes], max_bytes: int) -> Iterator[Chunk]:
+    number = 1
+    try:
+        for lines in elements(blocks, max_bytes):
+            yield Chunk(origin, number, lines)
+            number += len(lines)
+    except ArrayBroken as error:
+        raise LogFileError(
+            f"{origin} {error}. Its first {number - 1} elements are kept; once the file is mended, ingest it again:"
+            " nothing is stored twice."
+        ) from error
 
 
 def _plain_blocks(origin: str, stream: BinaryIO) -> Iterator[bytes]:

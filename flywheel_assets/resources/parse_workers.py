@@ -1,6 +1,7 @@
 """Parsing chunks of lines, here or in child processes.
 
-What belongs here: how many processes parse, and the pipes to them. What does not: the parsing itself (`core.records`).
+What belongs here: how many processes parse, and the pipes to them. What does not: the parsing itself (`core.records`, and
+`core.formats` for what is no log).
 
 The children are plain `python -m` processes on pipes, not a `multiprocessing` pool: a pool either forks threads and open
 databases, or runs the caller's main script again. A child ends when its parent does, since its input then ends.
@@ -16,13 +17,14 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from flywheel_assets.core.formats import LOG, FormatBroken, format_named, read_line
 from flywheel_assets.core.records import Record, Reject, parse_record
 from flywheel_assets.resources.log_lines import Chunk
 
@@ -43,11 +45,12 @@ class ParseWorkerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParseOptions:
-    """What `parse_record` needs beside the line."""
+    """What parsing needs beside the line. `formats` names, by origin, the format of what is not in the log schema."""
 
     max_bytes: int
     default_workload: str | None = None
     source: str | None = None
+    formats: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Parsed:
 def parse_chunks(chunks: Iterable[Chunk], options: ParseOptions, *, workers: int | None = None) -> Iterator[Parsed]:
     """Parse chunks, in order: the first ones here, the rest of a long input in `workers` child processes.
 
-    `workers` defaults to what the CPUs this process may use allow; 0 parses everything here. Raises ParseWorkerError.
+    `workers` defaults to what the CPUs this process may use allow; 0 parses everything here. Raises ParseWorkerError,
+    and FormatBroken where a format failed.
     """
     waiting = iter(chunks)
     count = _usable_workers() if workers is None else workers
@@ -79,8 +83,11 @@ def parse_chunks(chunks: Iterable[Chunk], options: ParseOptions, *, workers: int
 
 
 def parse_chunk(chunk: Chunk, options: ParseOptions) -> Parsed:
-    """Parse one chunk in this process."""
+    """Parse one chunk in this process. Raises FormatBroken."""
     now = time.time()
+    name = options.formats.get(chunk.origin, LOG.name)
+    if name != LOG.name:
+        return _parse_rows(chunk, name, options, now)
     max_bytes, workload, source = options.max_bytes, options.default_workload, options.source
     records: list[Record] = []
     rejects: list[tuple[int, Reject]] = []
@@ -94,6 +101,29 @@ def parse_chunk(chunk: Chunk, options: ParseOptions) -> Parsed:
             else:
                 rejects.append((number, parsed))
     return Parsed(chunk.origin, records, rejects)
+
+
+def _parse_rows(chunk: Chunk, format_name: str, options: ParseOptions, now: float) -> Parsed:
+    """Parse a chunk whose lines are rows of another format: each gives one record or more, or rejects."""
+    form = format_named(format_name)
+    parsed = Parsed(chunk.origin, [], [])
+    for number, line in enumerate(chunk.lines, chunk.first_line):
+        if isinstance(line, Reject):
+            parsed.rejects.append((number, line))
+        elif line and not line.isspace():
+            for one in read_line(
+                line,
+                form,
+                max_bytes=options.max_bytes,
+                default_workload=options.default_workload,
+                source=options.source,
+                received_at=now,
+            ):
+                if isinstance(one, Record):
+                    parsed.records.append(one)
+                else:
+                    parsed.rejects.append((number, one))
+    return parsed
 
 
 class _Worker:
@@ -117,9 +147,12 @@ class _Worker:
     def result(self) -> Parsed:
         assert self._process.stdout is not None
         try:
-            origin, rows, rejects = pickle.load(self._process.stdout)
+            answer = pickle.load(self._process.stdout)
         except (EOFError, pickle.UnpicklingError) as error:
             raise self._ended() from error
+        if isinstance(answer, FormatBroken):
+            raise answer
+        origin, rows, rejects = answer
         return Parsed(origin, [Record(*row) for row in rows], rejects)
 
     def stop(self) -> None:
@@ -194,8 +227,11 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             chunk: Chunk = pickle.load(requests)
         except EOFError:
             return
-        parsed = parse_chunk(chunk, options)
-        answer: tuple[Any, ...] = (parsed.origin, [_fields(record) for record in parsed.records], parsed.rejects)
+        try:
+            parsed = parse_chunk(chunk, options)
+            answer: Any = (parsed.origin, [_fields(record) for record in parsed.records], parsed.rejects)
+        except FormatBroken as error:
+            answer = error
         pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
         answers.flush()
 

@@ -170,8 +170,8 @@ def test_a_bad_line_is_refused_by_name_and_the_detail_says_where(content, reason
 
 
 def test_every_reason_is_shown_by_a_test():
-    # `unfinished` and `truncated` come from traces only: tests/core/formats shows them.
-    elsewhere = {"oversize", "unfinished", "truncated"}
+    # Those of traces and of other formats: tests/core/formats shows them.
+    elsewhere = {"oversize", "unfinished", "truncated", "no_answer", "failed_call"}
     assert {reason for _, reason, _ in REFUSED} | elsewhere == {str(reason) for reason in RejectReason}
 
 

@@ -15,6 +15,7 @@ import zstandard
 
 from flywheel_assets.resources import log_lines
 from flywheel_assets.resources.ingest import IngestError, IngestReport, ingest
+from flywheel_assets.resources.long_lines import LongLine
 from flywheel_assets.resources.parse_workers import _Worker
 from flywheel_assets.resources.trace_stores import LocalTraceStore
 
@@ -59,13 +60,15 @@ def stored(store, workload="router"):
 
 def test_every_line_is_counted_as_what_it_is(store, log):
     content = lines(1, 2, 1) + b"{bad\n\n  \r\n" + line(3, workload="other") + b"\n" + line(4, workload="") + b"\n"
-    report = ingest([log(content)], store)
+    path = log(content)
+    report = ingest([path], store)
     assert report.to_json() == {
         "new": 3,
         "duplicate": 1,
         "rejected": 2,
         "reasons": {"not_json": 1, "bad_workload_id": 1},
         "workloads": {"other": 1, "router": 2},
+        "formats": {str(path): "log"},
     }
 
 
@@ -193,8 +196,8 @@ def test_an_oversize_line_is_skipped_without_being_held(store, log, monkeypatch)
     monkeypatch.setattr(log_lines, "_BLOCK_BYTES", 4096)
     huge = b'{"huge": "' + b"x" * 3_000_000 + b'"}\n'
     held = []
-    cut = log_lines._LongLine.extend
-    monkeypatch.setattr(log_lines._LongLine, "extend", lambda self, more: held.append(len(more)) or cut(self, more))
+    cut = LongLine.extend
+    monkeypatch.setattr(LongLine, "extend", lambda self, more: held.append(len(more)) or cut(self, more))
     path = log(lines(1) + huge + lines(2) + huge)
     report = ingest([path], store, max_bytes=10_000)
     assert (report.new, report.reasons) == (2, {"oversize": 2})

@@ -30,7 +30,8 @@ class DatasetsSummary:
 
     `usable` records are neither dead nor unsupported. `left_out` counts by reason, over all records. `random_seed` and
     `eval_share` are those in force since the first build; `notes` say where the settings now differ. `eval_classes` and
-    `train_classes` count rows by class, the 50 largest. `training_window_end` (epoch seconds): strategy `time` only.
+    `train_classes` count rows by class, the 50 largest; `eval_sources` counts eval rows by source. `training_window_end`
+    (epoch seconds): strategy `time` only.
     """
 
     workload: str
@@ -41,6 +42,7 @@ class DatasetsSummary:
     left_out: dict[str, int]
     eval_classes: dict[str, int]
     train_classes: dict[str, int]
+    eval_sources: dict[str, int]
     random_seed: int
     eval_share: float
     training_window_end: float | None
@@ -102,6 +104,7 @@ def build_datasets(
         left_out=result.fates.left_out(),
         eval_classes=_classes(columns, result, Split.EVAL),
         train_classes=_classes(columns, result, Split.TRAIN),
+        eval_sources=_eval_sources(columns, result),
         random_seed=result.terms.random_seed,
         eval_share=result.terms.eval_share,
         training_window_end=result.window_end,
@@ -127,3 +130,8 @@ def _classes(columns: IndexColumns, result: SplitResult, split: Split) -> dict[s
     counts = np.bincount(columns.kinds[result.fates.splits == split], minlength=len(columns.kind_names))
     named = Counter({name: int(count) for name, count in zip(columns.kind_names, counts, strict=True) if count})
     return dict(named.most_common(_SHOWN_CLASSES))
+
+
+def _eval_sources(columns: IndexColumns, result: SplitResult) -> dict[str, int]:
+    counts = np.bincount(columns.sources[result.eval_rows], minlength=len(columns.source_names)).tolist()
+    return {name: count for name, count in zip(columns.source_names, counts, strict=True) if count}

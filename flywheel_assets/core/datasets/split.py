@@ -63,6 +63,8 @@ class IndexColumns:
     kinds: Array
     kind_names: list[str]
     source_counts: dict[str, int]
+    sources: Array
+    source_names: list[str]
 
     @classmethod
     def read(cls, records: Path, segments: Sequence[Segment], policy: SplitPolicy) -> IndexColumns:
@@ -86,6 +88,8 @@ class IndexColumns:
             kinds=kinds,
             kind_names=kind_names,
             source_counts=dict(zip(source_names, np.bincount(sources, minlength=len(source_names)).tolist(), strict=True)),
+            sources=sources,
+            source_names=source_names,
         )
 
 

@@ -1,15 +1,20 @@
-"""What a format is: something that knows its own values and turns them into records of the log schema."""
+"""The seam of a format: from one JSON object of a data set to records of the log schema, or the reason why not.
+
+What belongs here: the protocol, the exception a format refuses a row with, and the one for a format that fails. What does
+not: which formats there are (`registry`), which one a file is in (`detect`), and the checks that every record passes
+whatever it came from (`core.records`).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json
 
 
 class FormatError(Exception):
-    """A value of this format that cannot become a record: the reason, and a detail that says where and what is missing."""
+    """A row that cannot become a record: the reason, and a detail that says where in the row and what was expected."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -17,20 +22,22 @@ class FormatError(Exception):
         self.detail = detail
 
 
+class FormatBroken(Exception):
+    """A format failed where it may only refuse; the message names it and what it said."""
+
+
 @runtime_checkable
 class Format(Protocol):
-    """One way of writing chat calls down."""
+    """One way in which people write down requests and answers. `name` is what `--format` takes, `title` one line of help."""
 
-    @property
-    def name(self) -> str:
-        """How it is asked for on the command line."""
+    name: str
+    title: str
 
-    @property
-    def title(self) -> str:
-        """How a person calls it."""
+    def recognises(self, value: Json) -> bool:
+        """Whether this object, by its structure alone, is a row of this format and hardly one of another."""
 
-    def recognises(self, value: Any) -> bool:
-        """Whether a value read from JSON has this format's shape."""
+    def records(self, value: Json) -> list[Json]:
+        """The records of a row, without `workload_id`, `client_id`, `timestamp` and `id` where the row does not know them.
 
-    def records(self, value: Any) -> list[Json]:
-        """The records the value holds, in the log schema. Raises FormatError."""
+        Neither changes `value` nor answers differently another time. Raises FormatError, and nothing else.
+        """

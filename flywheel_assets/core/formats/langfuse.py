@@ -104,6 +104,9 @@ class LangfuseExport:
         if not isinstance(value, dict):
             raise FormatError(RejectReason.NOT_AN_OBJECT, "a Langfuse observation must be a JSON object")
         row = camel_case(value)
+        if row.get("type") != "GENERATION":
+            # Not `not_chat`: an export holds the spans around the calls, too, and they are no traffic of the workload.
+            raise FormatError(RejectReason.NO_ANSWER, f"a Langfuse {row.get('type')}: no model was asked")
         return [record_of(row, feedback=named_feedback(row.get("scores")))]
 
 

@@ -72,6 +72,11 @@ def oversize_reject(head: bytes, *, size: int, max_bytes: int, line_hash: bytes)
     return Reject(RejectReason.OVERSIZE, detail, _excerpt(head), line_hash)
 
 
+def reject_line(line: bytes, reason: RejectReason, detail: str, workload: str | None = None) -> Reject:
+    """A reject of a line for a reason found elsewhere: by the format it was read in."""
+    return _reject(line, reason, detail, workload)
+
+
 def _normalised(content: Json, workload: str, source: str, received_at: float) -> Record:
     """Check every field, bring the record into its normal form, and take its canonical bytes and hash."""
     request, response = content.get("request"), content.get("response")

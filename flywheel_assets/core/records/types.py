@@ -38,6 +38,8 @@ class RejectReason(StrEnum):
     NO_CHOICES = "no_choices"
     UNFINISHED = "unfinished"
     TRUNCATED = "truncated"
+    NO_ANSWER = "no_answer"
+    FAILED_CALL = "failed_call"
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,9 @@ def test_sources_can_be_configured_to_be_examined_on(workbench: Workbench) -> No
     workbench.records(lines)
     with pytest.raises(NotEnoughRecords, match=r"train-only sources \(public-benchmark\).*train_only_sources: \[\]"):
         workbench.datasets(POLICY)
-    assert workbench.datasets(SplitPolicy(eval_size=10, train_only_sources=())).eval_rows > 0
+    summary = workbench.datasets(SplitPolicy(eval_size=10, train_only_sources=()))
+    assert summary.eval_rows > 0
+    assert summary.eval_sources == {"public-benchmark": summary.eval_rows}
 
 
 def test_rows_whose_right_answer_is_no_call_are_kept(workbench: Workbench) -> None:

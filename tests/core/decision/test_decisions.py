@@ -310,3 +310,20 @@ def test_rows_of_few_conversations_do_not_pass_for_many(evidence: Any) -> None:
     independent = [replace(row, cluster=row.row_id) for row in rows]
     assert decision.verdict is Verdict.INCONCLUSIVE
     assert decide(evidence.compare(independent, evidence.arm(independent, fails)), [(NAME, 0.07)]).verdict is Verdict.PROMOTE
+
+
+def test_a_verdict_on_other_rows_than_traffic_says_which(evidence: Any) -> None:
+    rows = evidence.rows(40)
+    compared = evidence.compare(rows, evidence.arm(rows))
+
+    mixed = decide(replace(compared, eval_sources={"hermes": 10, "traffic": 30}))
+    imported = decide(replace(compared, eval_sources={"hermes": 40}))
+    traffic = decide(replace(compared, eval_sources={"traffic": 40}))
+
+    assert "Examined on rows of several sources, 30 of traffic, 10 of hermes: the verdict holds for this mix of them." in (
+        mixed.reasons
+    )
+    assert "Examined on rows that are no production traffic: 40 of hermes." in imported.reasons
+    assert not any("Examined" in reason for reason in traffic.reasons)
+    assert mixed.evidence["eval_sources"] == {"hermes": 10, "traffic": 30}
+    assert len({mixed.data_version(), imported.data_version(), traffic.data_version()}) == 3
