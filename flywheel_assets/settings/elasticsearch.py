@@ -47,7 +47,7 @@ class ElasticsearchSettings(Section):
     )
     overlap_s: float = Field(
         300,
-        ge=0,
+        ge=1,
         le=86_400,
         description="With read_only: seconds by which a document may become visible after newer ones and still be read.",
     )
@@ -56,7 +56,10 @@ class ElasticsearchSettings(Section):
     )
     timeout_s: float = Field(30, gt=0, le=600, description="Seconds one request may take.")
     retry_s: float = Field(
-        60, ge=0, le=3600, description="Seconds for which 429, 502, 503, 504, time-outs and lost connections are tried again."
+        60,
+        ge=0,
+        le=3600,
+        description="Seconds for which 429, 502, 503, 504, time-outs and lost connections are retried.",
     )
 
     @field_validator("index")

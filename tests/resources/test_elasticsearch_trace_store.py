@@ -6,7 +6,7 @@ import pytest
 
 from flywheel_assets.resources.trace_stores.elasticsearch import ElasticsearchTraceStore
 from tests.elasticsearch_server import ElasticsearchServer, fresh_index
-from tests.resources.test_local_trace_store import TraceStoreContract, ids, read, record
+from tests.resources.test_local_trace_store import TraceStoreContract
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -28,6 +30,9 @@ TRY_AGAIN = frozenset({429, 502, 503, 504})
 FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _SHOWN_CHARACTERS = 300
+# Until when (monotonic) everything asked in this context has to be over; see `bounded`.
+_DEADLINE: ContextVar[float] = ContextVar("elasticsearch_deadline", default=float("inf"))
+_SHORTEST_TIMEOUT_S = 0.5
 _NO = frozenset({"0", "false", "no", "off"})
 
 
@@ -61,11 +66,13 @@ class Access:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Access:
-        """ELASTICSEARCH_URL, _API_KEY, _USERNAME, _PASSWORD, _CA_CERTS and _VERIFY_CERTS; TraceStoreError says what is wrong."""
+        """From ELASTICSEARCH_URL, _API_KEY, _USERNAME, _PASSWORD, _CA_CERTS, _VERIFY_CERTS; raises TraceStoreError."""
         given = os.environ if environment is None else environment
         url = given.get("ELASTICSEARCH_URL")
         if not url:
-            raise TraceStoreError("ELASTICSEARCH_URL is not set: write it into .env, such as https://search.example.com:9200")
+            raise TraceStoreError(
+                "ELASTICSEARCH_URL is not set: write it into .env, such as https://search.example.com:9200"
+            )
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -100,13 +107,30 @@ class Access:
         return self.url.startswith("http://") and not local and bool(self.api_key or self.password)
 
 
+@contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """Within it, no request and no retry goes on for longer than `seconds` from now: a long tick is killed."""
+    token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
 class Connection:
     """Asks one server. Threads may share it, and a forked child may go on using it: it opens sockets of its own."""
 
-    def __init__(self, access: Access, *, timeout_s: float = 30.0, retry_s: float = 60.0) -> None:
-        self.access = access
+    def __init__(self, access: Access | Callable[[], Access], *, timeout_s: float = 30.0, retry_s: float = 60.0) -> None:
+        self._access = access
         self._timeout_s, self._retry_s = timeout_s, retry_s
         self._client: tuple[int, Elasticsearch] | None = None
+
+    @property
+    def access(self) -> Access:
+        """Where the server is. A function given for it is called at the first use, and may raise TraceStoreError."""
+        if not isinstance(self._access, Access):
+            self._access = self._access()
+        return self._access
 
     @property
     def url(self) -> str:
@@ -121,9 +145,13 @@ class Connection:
         import elasticsearch
 
         client = self._open()
-        until = time.monotonic() + (self._retry_s if patiently else 0)
+        deadline = _DEADLINE.get()
+        until = min(time.monotonic() + (self._retry_s if patiently else 0), deadline)
         pause = FIRST_PAUSE_S
         while True:
+            if deadline < float("inf"):
+                left = max(_SHORTEST_TIMEOUT_S, min(self._timeout_s, deadline - time.monotonic()))
+                client = client.options(request_timeout=left)
             try:
                 body = question(client).body
                 if not isinstance(body, dict):
@@ -175,10 +203,10 @@ class Connection:
         self._client = None
 
     def pause(self, what: str, answer: str, pause: float, until: float, fault: Exception | None = None) -> float:
-        """Wait before something is tried again; the next pause. ElasticsearchUnavailable once `until` (monotonic) is past."""
+        """Wait before another try; the next pause. ElasticsearchUnavailable once `until` (monotonic) is past."""
         if time.monotonic() >= until:
             raise ElasticsearchUnavailable(
-                f"{self.url}: {what}: {answer}, for {self._retry_s:g} s. Is the server up, and ELASTICSEARCH_URL right?"
+                f"{self.url}: {what}: {answer}. Is the server up, and ELASTICSEARCH_URL right?"
                 " Nothing is lost: try again later."
             ) from fault
         # Jitter, or everybody who was refused together comes back together.
@@ -254,7 +282,10 @@ def version_advice(server: str | None) -> str:
     served = int(server.partition(".")[0])
     if served == major:
         return ""
-    return f"The server is {server}, the client {client}; the majors must agree: pip install 'elasticsearch>={served},<{served + 1}'."
+    return (
+        f"The server is {server}, the client {client}; the majors must agree:"
+        f" pip install 'elasticsearch>={served},<{served + 1}'."
+    )
 
 
 def _is_near(url: str) -> bool:

@@ -1,10 +1,10 @@
 """The Elasticsearch trace store: records and refused lines in indices of our own.
 
-What belongs here: what every trace store promises, asked of Elasticsearch. What does not: how a batch is written (`writing`),
-mappings (`index`), pages (`scan`), and reading other people's indices (`existing`).
+What belongs here: what every trace store promises, asked of Elasticsearch. What does not: how a batch is written
+(`writing`), mappings (`index`), pages (`scan`), and reading other people's indices (`existing`).
 
-Order and watermarks are those of commits (`writing`): a watermark is the index and the number of a workload's latest commit, so
-it is exact however many write at once, and whatever their clocks say.
+Order and watermarks are those of commits (`writing`): a watermark is the index and the number of a workload's latest
+commit, so it is exact however many write at once, and whatever their clocks say.
 """
 
 from __future__ import annotations
@@ -25,31 +25,28 @@ from flywheel_assets.resources.trace_stores.base import (
     RejectCount,
     RejectedLine,
     StoredRecord,
-    TraceStoreError,
     UnknownWatermark,
     WorkloadSummary,
 )
-from flywheel_assets.resources.trace_stores.elasticsearch.connection import Connection, ElasticsearchRefused
+from flywheel_assets.resources.trace_stores.elasticsearch.commits import ORPHAN_AGE_S, Commits, announced_before
+from flywheel_assets.resources.trace_stores.elasticsearch.connection import Connection
+from flywheel_assets.resources.trace_stores.elasticsearch.counting import MOST_WORKLOADS, count_by_workload, workload_buckets
 from flywheel_assets.resources.trace_stores.elasticsearch.index import (
     COMMIT,
     INTENT,
     RECORD,
     RECORDS_MAPPING,
-    REJECTS_MAPPING,
     ensure_index,
     identify,
 )
 from flywheel_assets.resources.trace_stores.elasticsearch.pulse import Pulse
+from flywheel_assets.resources.trace_stores.elasticsearch.rejects import Rejects
 from flywheel_assets.resources.trace_stores.elasticsearch.scan import PageSize, scan
-from flywheel_assets.resources.trace_stores.elasticsearch.writing import ORPHAN_AGE_S, Writer
+from flywheel_assets.resources.trace_stores.elasticsearch.writing import Writer
 
-# Dagster is at its limit long before (docs/architecture.md); one request answers for this many.
-MOST_WORKLOADS = 10_000
-_MOST_REASONS = 100
 # A query may name 65,536 terms; some hundred make it no slower than one.
 _BATCHES_PER_QUERY = 500
 _COMMITS_PER_PAGE = 1000
-_REJECTS_PER_REQUEST = 1000
 _WATERMARK = re.compile(r"([0-9a-f]{8})\.([1-9][0-9]*)")
 
 
@@ -62,7 +59,7 @@ class ElasticsearchTraceStore:
 
     def __init__(self, connection: Connection, index: str) -> None:
         self.connection, self.index = connection, index
-        self._rejects = f"{index}-rejects"
+        self._rejects = Rejects(connection, f"{index}-rejects")
         self._writer = Writer(connection, index)
 
     def close(self) -> None:
@@ -87,57 +84,15 @@ class ElasticsearchTraceStore:
 
     def adopt(self, older_than_s: float = ORPHAN_AGE_S) -> int:
         """Let in what writers left behind that died half-way; how many batches that were."""
-        return self._writer.adopt(older_than_s) if self._generation() is not None else 0
+        return Commits(self.connection, self.index).adopt(older_than_s) if self._generation() is not None else 0
 
     def reject(self, lines: Iterable[RejectedLine]) -> int:
         """Keep refused lines; see `TraceStore.reject`."""
-        documents = {line.reject.line_hash.hex(): _reject_document(line) for line in lines}
-        if not documents:
-            return 0
-        ensure_index(self.connection, self._rejects, REJECTS_MAPPING)
-        known, what = 0, f"writing to {self._rejects}"
-        hashes = list(documents)
-        for start in range(0, len(hashes), _REJECTS_PER_REQUEST):
-            part = hashes[start : start + _REJECTS_PER_REQUEST]
-            operations = [line for one in part for line in (orjson.dumps({"index": {"_id": one}}), documents[one])]
-            found = self.connection.ask(
-                what, lambda client, ids=part: client.mget(index=self._rejects, ids=ids, source=False)
-            )["docs"]
-            known += sum(bool(doc.get("found")) for doc in found)
-            body = self.connection.ask(
-                what, lambda client, sent=operations: client.bulk(index=self._rejects, operations=sent, refresh=True)
-            )
-            refused = [item["index"]["error"] for item in body["items"] if item["index"]["status"] >= 300]
-            if refused:
-                raise TraceStoreError(
-                    f"{self.connection.url}: {what}: {len(refused)} of {len(part)} lines were refused"
-                    f" ({str(refused[0].get('reason'))[:300]}). Hand them over again: none is kept twice."
-                )
-        return len(documents) - known
+        return self._rejects.add(lines)
 
     def rejects(self, workload: str | None = None) -> list[RejectCount]:
         """Refused lines by workload and reason; see `TraceStore.rejects`."""
-        latest: Json = {"top_hits": {"size": 1, "sort": [{"rejected_at": {"order": "desc"}}]}}
-        reasons: Json = {"terms": {"field": "reason", "size": _MOST_REASONS}, "aggs": {"latest": latest}}
-        body = self._ask_if_there(
-            self._rejects,
-            query={"bool": {"filter": [] if workload is None else [{"term": {"workload": workload}}]}},
-            aggs={"workloads": {"terms": {"field": "workload", "size": MOST_WORKLOADS}, "aggs": {"reasons": reasons}}},
-        )
-        counts = [
-            RejectCount(
-                workload=of_workload["key"] or None,
-                reason=of_reason["key"],
-                count=of_reason["doc_count"],
-                **{
-                    name: of_reason["latest"]["hits"]["hits"][0]["_source"][name]
-                    for name in ("detail", "excerpt", "origin", "line_number")
-                },
-            )
-            for of_workload in _buckets(body, "workloads")
-            for of_reason in of_workload["reasons"]["buckets"]
-        ]
-        return sorted(counts, key=lambda count: (-count.count, count.reason, count.workload or ""))
+        return self._rejects.counts(workload)
 
     def workloads(self) -> list[WorkloadSummary]:
         """Every workload; see `TraceStore.workloads`."""
@@ -154,22 +109,23 @@ class ElasticsearchTraceStore:
 
     def pulse(self) -> Pulse:
         """One request over the commits alone. A batch that a dead writer left changes the token once it is old enough."""
-        orphaned = int((time.time() - ORPHAN_AGE_S) * 1000)
-        old = {"bool": {"filter": [{"term": {"kind": INTENT}}, {"range": {"ingested_at": {"lte": orphaned, "format": "epoch_millis"}}}]}}
-        body = self._ask_if_there(
+        old: Json = {"bool": {"filter": announced_before(time.time() - ORPHAN_AGE_S)}}
+        newest: Json = {"filter": {"term": {"kind": COMMIT}}, "aggs": {"at": {"max": {"field": "ingested_at"}}}}
+        body = count_by_workload(
+            self.connection,
             self.index,
             query={"bool": {"filter": [{"terms": {"kind": [COMMIT, INTENT]}}]}},
             aggs={
                 "workloads": {
                     "terms": {"field": "workload", "size": MOST_WORKLOADS},
-                    "aggs": {"head": {"max": {"field": "commit"}}, "newest": {"max": {"field": "ingested_at"}}},
+                    "aggs": {"head": {"max": {"field": "commit"}}, "newest": newest},
                 },
                 "orphans": {"filter": old},
             },
         )
         heads = sorted(
-            (bucket["key"], int(bucket["head"]["value"]), int(bucket["newest"]["value"]))
-            for bucket in _buckets(body, "workloads")
+            (bucket["key"], int(bucket["head"]["value"]), int(bucket["newest"]["at"]["value"]))
+            for bucket in workload_buckets(body)
             if bucket["head"]["value"] is not None
         )
         orphans = body["aggregations"]["orphans"]["doc_count"] if body else 0
@@ -244,7 +200,8 @@ class ElasticsearchTraceStore:
         generation = self._generation()
         if generation is None:
             return []
-        body = self._ask_if_there(
+        body = count_by_workload(
+            self.connection,
             self.index,
             query={"bool": {"filter": [*filters, {"terms": {"kind": [RECORD, COMMIT]}}]}},
             aggs={
@@ -266,26 +223,11 @@ class ElasticsearchTraceStore:
                     count=bucket["records"]["doc_count"],
                     watermark=f"{generation}.{int(bucket['head']['value'])}",
                 )
-                for bucket in _buckets(body, "workloads")
+                for bucket in workload_buckets(body)
                 if bucket["head"]["value"] is not None
             ),
             key=lambda summary: summary.slug,
         )
-
-    def _ask_if_there(self, index: str, **question: Any) -> Json:
-        """An aggregation; empty where the index does not exist."""
-        try:
-            body = self.connection.search(f"looking at {index}", index=index, size=0, **question)
-        except ElasticsearchRefused as error:
-            if error.kind == "index_not_found_exception":
-                return {}
-            raise
-        if (body["aggregations"].get("workloads") or {}).get("sum_other_doc_count"):
-            raise TraceStoreError(
-                f"{self.connection.url}: {index} holds more than {MOST_WORKLOADS:,} workloads; is `workload_id` set to something"
-                " that differs from request to request?"
-            )
-        return body
 
     def _generation(self) -> str | None:
         """Marks this very index: watermarks of one that was deleted and made anew must not seem valid."""
@@ -302,22 +244,3 @@ class ElasticsearchTraceStore:
                 " replaced. Read it from the start (watermark None)."
             )
         return int(match[2])
-
-
-def _buckets(body: Json, name: str) -> list[Json]:
-    return list(body["aggregations"][name]["buckets"]) if body else []
-
-
-def _reject_document(line: RejectedLine) -> bytes:
-    reject = line.reject
-    return orjson.dumps(
-        {
-            "workload": reject.workload or "",
-            "reason": str(reject.reason),
-            "rejected_at": int(time.time() * 1000),
-            "detail": reject.detail,
-            "excerpt": reject.excerpt,
-            "origin": line.origin,
-            "line_number": line.line_number,
-        }
-    )

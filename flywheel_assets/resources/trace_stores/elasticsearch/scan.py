@@ -36,9 +36,9 @@ class Hit(NamedTuple):
 class PageSize:
     """How many documents the next page asks for: as many as make `PAGE_BYTES`, going by the largest seen."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, first: int = FIRST_PAGE) -> None:
         self._most = max(1, most)
-        self.records = min(FIRST_PAGE, self._most)
+        self.records = min(first, self._most)
         self._largest = 1
 
     def saw(self, sizes: Sequence[int]) -> None:

@@ -1,6 +1,7 @@
 """Writing records into our own index: all of a batch counts, or none of it, and no record that counted is ever lost.
 
-What belongs here: one batch of one workload, from intent to commit. What does not: reading (`own`), mappings (`index`).
+What belongs here: one batch of one workload, from intent to commit. What does not: how intents and commits are kept
+(`commits`), reading (`own`), mappings (`index`).
 
 Elasticsearch has no transactions, and documents of two writers become visible in any order. So a batch is
 
@@ -10,9 +11,9 @@ Elasticsearch has no transactions, and documents of two writers become visible i
 3. made visible (refresh), and
 4. let in by a *commit*: a document whose id holds the next number of its workload. Only one writer can create it.
 
-Readers go by commits, so they see whole batches in one order and a watermark is a commit's number. Whoever dies between 1 and
-4 leaves an intent behind; the next one who meets it commits that batch in its place (`adopt`), because its documents may have
-replaced ones that counted.
+Readers go by commits, so they see whole batches in one order and a watermark is a commit's number. Whoever dies between 1
+and 4 leaves an intent behind; the next one who meets it commits that batch in its place (`adopt`), because its documents
+may have replaced ones that counted.
 """
 
 from __future__ import annotations
@@ -22,29 +23,26 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from flywheel_assets.core.records import Record
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.trace_stores.base import AddResult, TraceStoreError
+from flywheel_assets.resources.trace_stores.elasticsearch.commits import Commits
 from flywheel_assets.resources.trace_stores.elasticsearch.connection import (
     FIRST_PAUSE_S,
     TRY_AGAIN,
     Connection,
     ElasticsearchRefused,
 )
-from flywheel_assets.resources.trace_stores.elasticsearch.index import COMMIT, INTENT, RECORD
+from flywheel_assets.resources.trace_stores.elasticsearch.index import RECORD
 
 # A request of some megabytes is what the server's makers advise; 100 MB is where it refuses.
 _SLICE_BYTES = 5 << 20
 _SLICE_RECORDS = 1000
 _LOOKUP_IDS = 1000
-# How long a batch that holds records we also bring is waited for, before it is taken for a dead writer's.
-PATIENCE_S = 3.0
-# A writer that is alive ends a batch long before; later, what it left behind is committed by whoever comes by.
-ORPHAN_AGE_S = 120.0
 _MOST_ROUNDS = 20
 
 
@@ -72,62 +70,36 @@ class Writer:
 
     def __init__(self, connection: Connection, index: str) -> None:
         self._connection, self._index = connection, index
+        self._commits = Commits(connection, index)
         self._last_ms = 0
 
     def add(self, slug: str, members: Sequence[Record]) -> AddResult:
         """Add records of one workload; the last content under an id wins."""
         stored = self._find([document_id(slug, record.id) for record in members])
         winners, result, repeated = _winners(slug, members, stored)
-        unfinished = self._unfinished({stored[one].batch for one in repeated})
-        if not winners and not unfinished:
-            return result
+        known_from = {stored[one].batch for one in repeated}
         batch = _Batch(slug, members[0].workload_id, secrets.token_hex(8), self._now_ms())
-        if not winners:
-            self._commit(slug, batch.workload_id, unfinished, batch.ingested_at)
-            return result
-        self._announce(batch)
-        result = self._write(batch, winners, stored, result)
-        self._finish(batch, unfinished)
+        ours: list[str] = []
+        if winners:
+            self._commits.announce(slug, batch.workload_id, batch.name, batch.ingested_at)
+            result = self._write(batch, winners, stored, result, known_from)
+            ours = [batch.name]
+        # What we found as we brought it must count too, also where its writer died before its commit.
+        let_in = ours + self._commits.unfinished(known_from)
+        if let_in:
+            self._commits.refresh()
+            self._commits.commit(slug, batch.workload_id, let_in, batch.ingested_at)
         return result
 
-    def adopt(self, older_than_s: float = ORPHAN_AGE_S) -> int:
-        """Commit the batches of writers that died half-way; how many there were."""
-        before = int((time.time() - older_than_s) * 1000)
-        found = self._connection.search(
-            f"looking for unfinished batches in {self._index}",
-            index=self._index,
-            size=1000,
-            query={"bool": {"filter": [{"term": {"kind": INTENT}}, {"range": {"ingested_at": {"lte": before, "format": "epoch_millis"}}}]}},
-            source=["workload", "workload_id", "batch"],
-        )["hits"]["hits"]
-        for hit in found:
-            intent = hit["_source"]
-            self._refresh()
-            if not self._committed(intent["batch"]):
-                self._commit(intent["workload"], intent["workload_id"], [intent["batch"]], self._now_ms())
-            else:
-                self._withdraw(intent["batch"])
-        return len(found)
-
-    def _announce(self, batch: _Batch) -> None:
-        intent = {
-            "kind": INTENT,
-            "workload": batch.slug,
-            "workload_id": batch.workload_id,
-            "batch": batch.name,
-            "ingested_at": batch.ingested_at,
-        }
-        self._connection.ask(
-            f"announcing a batch in {self._index}",
-            lambda client: client.index(index=self._index, id=_intent_id(batch.name), document=intent),
-        )
-
-    def _finish(self, batch: _Batch, others: Sequence[str]) -> None:
-        self._refresh()
-        self._commit(batch.slug, batch.workload_id, [batch.name, *others], batch.ingested_at)
-
-    def _write(self, batch: _Batch, winners: dict[str, Record], stored: dict[str, Stored], result: AddResult) -> AddResult:
-        """Write the winners; the result, corrected by what other writers did meanwhile."""
+    def _write(
+        self,
+        batch: _Batch,
+        winners: dict[str, Record],
+        stored: dict[str, Stored],
+        result: AddResult,
+        known_from: set[str],
+    ) -> AddResult:
+        """Write the winners; the result, corrected by what other writers did meanwhile (`known_from`: their batches)."""
         positions = {document: place for place, document in enumerate(winners)}
         new, updated, duplicate = result.new, result.updated, result.duplicate
         todo = list(winners)
@@ -150,6 +122,7 @@ class Writer:
                 elif found.content_hash == winners[one].content_hash.hex():
                     new, duplicate = new - 1, duplicate + 1
                     updated -= 0 if was_new else 1
+                    known_from.add(found.batch)
                     continue
                 else:
                     stored[one] = found
@@ -158,8 +131,8 @@ class Writer:
             if not todo:
                 return AddResult(new, updated, duplicate, {batch.slug: new} if new else {})
         raise TraceStoreError(
-            f"{self._connection.url}: {len(todo)} records of {batch.slug!r} were changed by other writers {_MOST_ROUNDS} times"
-            f" while they were written to {self._index}. Add them again; what was written counts once."
+            f"{self._connection.url}: {len(todo)} records of {batch.slug!r} were changed by other writers"
+            f" {_MOST_ROUNDS} times while they were written to {self._index}. Add them again; what was written counts once."
         )
 
     def _bulk(self, lines: dict[str, list[bytes]]) -> list[str]:
@@ -169,7 +142,7 @@ class Writer:
         conflicts: list[str] = []
         while True:
             operations = [line for pair in lines.values() for line in pair]
-            body = self._connection.ask(what, lambda client, sent=operations: client.bulk(index=self._index, operations=sent))
+            body = self._send(what, operations)
             if not body["errors"]:
                 return conflicts
             later: dict[str, list[bytes]] = {}
@@ -187,110 +160,20 @@ class Writer:
             pause = self._connection.pause(what, f"{len(later)} documents were refused as too many", pause, until)
             lines = later
 
+    def _send(self, what: str, lines: list[bytes]) -> Json:
+        return self._connection.ask(what, lambda client: client.bulk(index=self._index, operations=lines))
+
     def _find(self, documents: Iterable[str]) -> dict[str, Stored]:
         """What is stored under document ids, also what no search sees yet."""
         wanted = list(dict.fromkeys(documents))
         found: dict[str, Stored] = {}
         for start in range(0, len(wanted), _LOOKUP_IDS):
             part = wanted[start : start + _LOOKUP_IDS]
-            for doc in self._get(part, ["content_hash", "batch"]):
+            for doc in documents(self._connection, self._index, part, ["content_hash", "batch"]):
                 if doc.get("found"):
                     source = doc["_source"]
                     found[doc["_id"]] = Stored(source["content_hash"], source["batch"], doc["_seq_no"], doc["_primary_term"])
         return found
-
-    def _get(self, ids: list[str], fields: list[str]) -> list[Json]:
-        what = f"looking up records in {self._index}"
-        docs: list[Json] = self._connection.ask(
-            what, lambda client: client.mget(index=self._index, ids=ids, source_includes=fields)
-        )["docs"]
-        for doc in docs:
-            if "error" in doc:
-                raise TraceStoreError(f"{self._connection.url}: {what}: {doc['error'].get('reason')}. Nothing was written.")
-        return docs
-
-    def _unfinished(self, batches: set[str]) -> list[str]:
-        """Those of `batches` that nobody commits: they were still announced after some patience."""
-        until = time.monotonic() + PATIENCE_S
-        while batches:
-            docs = self._get([_intent_id(name) for name in sorted(batches)], ["batch"])
-            batches = {doc["_source"]["batch"] for doc in docs if doc.get("found")}
-            if not batches or time.monotonic() >= until:
-                break
-            time.sleep(0.05)
-        return sorted(batches)
-
-    def _commit(self, slug: str, workload_id: str, batches: Sequence[str], at: int) -> None:
-        """Let batches in under the workload's next number; they are no longer announced then."""
-        what = f"committing to {self._index}"
-        commit: dict[str, Any] = {
-            "kind": COMMIT,
-            "workload": slug,
-            "workload_id": workload_id,
-            "batches": list(batches),
-            "ingested_at": at,
-        }
-        number = self._head(slug) + 1
-        while True:
-            numbered = {**commit, "commit": number}
-            try:
-                self._connection.ask(
-                    what,
-                    lambda client, n=number, doc=numbered: client.create(
-                        index=self._index, id=_commit_id(slug, n), document=doc, refresh=True
-                    ),
-                )
-                break
-            except ElasticsearchRefused as error:
-                if error.status != 409:
-                    raise
-            if self._is_ours(slug, number, batches):
-                break
-            number += 1
-        for name in batches:
-            self._withdraw(name)
-
-    def _is_ours(self, slug: str, number: int, batches: Sequence[str]) -> bool:
-        """Whether the commit that stands there is ours: it was written, and the answer was lost."""
-        (doc,) = self._get([_commit_id(slug, number)], ["batches"])
-        if not doc.get("found") or doc["_source"]["batches"] != list(batches):
-            return False
-        # The lost request may have ended before its refresh.
-        self._refresh()
-        return True
-
-    def _head(self, slug: str) -> int:
-        body = self._connection.search(
-            f"looking at the commits of {self._index}",
-            index=self._index,
-            size=0,
-            query={"bool": {"filter": [{"term": {"kind": COMMIT}}, {"term": {"workload": slug}}]}},
-            aggs={"head": {"max": {"field": "commit"}}},
-        )
-        return int(body["aggregations"]["head"]["value"] or 0)
-
-    def _committed(self, batch: str) -> bool:
-        body = self._connection.search(
-            f"looking at the commits of {self._index}",
-            index=self._index,
-            size=1,
-            query={"bool": {"filter": [{"term": {"kind": COMMIT}}, {"term": {"batches": batch}}]}},
-            source=False,
-        )
-        return bool(body["hits"]["hits"])
-
-    def _refresh(self) -> None:
-        what = f"refreshing {self._index}"
-        self._connection.whole(what, self._connection.ask(what, lambda client: client.indices.refresh(index=self._index)))
-
-    def _withdraw(self, batch: str) -> None:
-        try:
-            self._connection.ask(
-                f"ending a batch in {self._index}", lambda client: client.delete(index=self._index, id=_intent_id(batch))
-            )
-        except ElasticsearchRefused as error:
-            if error.status != 404:
-                raise
 
     def _now_ms(self) -> int:
         # Two batches of one writer never share a millisecond: their order is that of the calls.
@@ -301,14 +184,6 @@ class Writer:
 def document_id(slug: str, record_id: str) -> str:
     """The id under which a record lies: the same for the same workload and record id."""
     return hashlib.sha256(f"{slug}\0{record_id}".encode("utf-8", "surrogatepass")).hexdigest()[:40]
-
-
-def _intent_id(batch: str) -> str:
-    return f"intent.{batch}"
-
-
-def _commit_id(slug: str, number: int) -> str:
-    return f"commit.{slug}.{number}"
 
 
 def _winners(
