@@ -42,14 +42,15 @@ class Commits:
             query={"bool": {"filter": announced_before(time.time() - older_than_s)}},
             source=["workload", "workload_id", "batch"],
         )["hits"]["hits"]
+        adopted = 0
         for hit in found:
             intent = hit["_source"]
-            self.refresh()
             if self._is_committed(intent["batch"]):
                 self._withdraw(intent["batch"])
             else:
                 self.commit(intent["workload"], intent["workload_id"], [intent["batch"]], int(time.time() * 1000))
-        return len(found)
+                adopted += 1
+        return adopted
 
     def unfinished(self, batches: set[str]) -> list[str]:
         """Those of `batches` that nobody commits: they were still announced after some patience."""
@@ -64,6 +65,8 @@ class Commits:
 
     def commit(self, slug: str, workload_id: str, batches: Sequence[str], at: int) -> None:
         """Let batches in under the workload's next number; they are no longer announced then."""
+        # Before the commit: a reader that sees it must see all that it lets in.
+        self._refresh()
         what = f"committing to {self._index}"
         commit: Json = {
             "kind": COMMIT,
@@ -95,7 +98,7 @@ class Commits:
         if not doc.get("found") or doc["_source"]["batches"] != list(batches):
             return False
         # The lost request may have ended before its refresh.
-        self.refresh()
+        self._refresh()
         return True
 
     def _head(self, slug: str) -> int:
@@ -118,7 +121,7 @@ class Commits:
         )
         return bool(body["hits"]["hits"])
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         what = f"refreshing {self._index}"
         self._connection.whole(what, self._connection.ask(what, lambda client: client.indices.refresh(index=self._index)))
 

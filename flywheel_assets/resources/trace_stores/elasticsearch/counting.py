@@ -22,8 +22,8 @@ def count_by_workload(connection: Connection, index: str, **question: Any) -> Js
         raise
     if body["aggregations"]["workloads"].get("sum_other_doc_count"):
         raise TraceStoreError(
-            f"{connection.url}: {index} holds more than {MOST_WORKLOADS:,} workloads; is `workload_id` something that differs"
-            " from request to request?"
+            f"{connection.url}: {index} holds more than {MOST_WORKLOADS:,} workloads; is `workload_id` something that"
+            " differs from request to request?"
         )
     return body
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import orjson
 
@@ -64,7 +65,7 @@ class Rejects:
         body = self._connection.ask(what, lambda client: client.mget(index=self._index, ids=hashes, source=False))
         return sum(bool(doc.get("found")) for doc in body["docs"])
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: list[Any]) -> None:
         what = f"writing to {self._index}"
         body = self._connection.ask(what, lambda client: client.bulk(index=self._index, operations=lines, refresh=True))
         refused = [item["index"]["error"] for item in body["items"] if item["index"]["status"] >= 300]

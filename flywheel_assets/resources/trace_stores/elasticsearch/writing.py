@@ -23,14 +23,14 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from flywheel_assets.core.records import Record
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.trace_stores.base import AddResult, TraceStoreError
-from flywheel_assets.resources.trace_stores.elasticsearch.commits import Commits
+from flywheel_assets.resources.trace_stores.elasticsearch.commits import Commits, documents
 from flywheel_assets.resources.trace_stores.elasticsearch.connection import (
     FIRST_PAUSE_S,
     TRY_AGAIN,
@@ -79,16 +79,14 @@ class Writer:
         winners, result, repeated = _winners(slug, members, stored)
         known_from = {stored[one].batch for one in repeated}
         batch = _Batch(slug, members[0].workload_id, secrets.token_hex(8), self._now_ms())
-        ours: list[str] = []
         if winners:
             self._commits.announce(slug, batch.workload_id, batch.name, batch.ingested_at)
             result = self._write(batch, winners, stored, result, known_from)
-            ours = [batch.name]
-        # What we found as we brought it must count too, also where its writer died before its commit.
-        let_in = ours + self._commits.unfinished(known_from)
-        if let_in:
-            self._commits.refresh()
-            self._commits.commit(slug, batch.workload_id, let_in, batch.ingested_at)
+            self._commits.commit(slug, batch.workload_id, [batch.name], batch.ingested_at)
+        # What we found as we brought it must count too, also where its writer died before its commit. Only after ours: two
+        # writers that wait for each other's batches would both take the other for dead.
+        if abandoned := self._commits.unfinished(known_from):
+            self._commits.commit(slug, batch.workload_id, abandoned, batch.ingested_at)
         return result
 
     def _write(
@@ -160,12 +158,13 @@ class Writer:
             pause = self._connection.pause(what, f"{len(later)} documents were refused as too many", pause, until)
             lines = later
 
-    def _send(self, what: str, lines: list[bytes]) -> Json:
+    def _send(self, what: str, lines: list[Any]) -> Json:
+        # JSON already: the client passes bytes on as they are, though its annotations know dictionaries only.
         return self._connection.ask(what, lambda client: client.bulk(index=self._index, operations=lines))
 
-    def _find(self, documents: Iterable[str]) -> dict[str, Stored]:
+    def _find(self, ids: Iterable[str]) -> dict[str, Stored]:
         """What is stored under document ids, also what no search sees yet."""
-        wanted = list(dict.fromkeys(documents))
+        wanted = list(dict.fromkeys(ids))
         found: dict[str, Stored] = {}
         for start in range(0, len(wanted), _LOOKUP_IDS):
             part = wanted[start : start + _LOOKUP_IDS]
