@@ -192,16 +192,16 @@ class ExistingIndexStore:
                 yield bucket, f"{self._fields.workload_field}: {error}"
 
     def _ask_workloads(self) -> list[Json]:
-        terms: Json = {"field": self._fields.workload_field, "size": MOST_WORKLOADS}
-        if self._fields.default_workload is not None:
-            terms["missing"] = self._fields.default_workload
+        newest: Json = {"newest": {"max": {"field": self._order}}}
+        field = self._fields.workload_field
+        absent: Json = {"filter": {"bool": {"must_not": [{"exists": {"field": field}}]}}, "aggs": newest}
         try:
             body = self.connection.search(
                 f"looking at {self.index}",
                 index=self.index,
                 size=0,
                 query={"bool": {"filter": [{"exists": {"field": self._order}}]}},
-                aggs={"workloads": {"terms": terms, "aggs": {"newest": {"max": {"field": self._order}}}}},
+                aggs={"workloads": {"terms": {"field": field, "size": MOST_WORKLOADS}, "aggs": newest}, "absent": absent},
             )
         except ElasticsearchRefused as error:
             if error.kind == "index_not_found_exception":
@@ -218,7 +218,10 @@ class ExistingIndexStore:
                 f" {self._fields.workload_field}; `elasticsearch.fields.workload_id` must name a field with one value a kind"
                 " of call."
             )
-        return list(workloads["buckets"])
+        buckets = list(workloads["buckets"])
+        if self._fields.default_workload is not None and body["aggregations"]["absent"]["doc_count"]:
+            buckets.append({**body["aggregations"]["absent"], "key": self._fields.default_workload})
+        return buckets
 
     def _lacking(self, field: str, name: str, filters: list[Json], workload: str | None) -> list[RejectCount]:
         """Documents without a field, as a count with one of them as an example."""
