@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 KEEP_ALIVE = "5m"
 FIRST_PAGE = 250
 # A page of this many bytes is on its way in a moment, and four of them fit anywhere.
-PAGE_BYTES = 8 << 20
+PAGE_BYTES = 16 << 20
 # A server that loses the snapshot on every page does not get better by asking again.
 _MOST_LOSSES_IN_A_ROW = 5
 
@@ -45,7 +45,7 @@ class PageSize:
         """Learn from a page; `sizes` are bytes, one a document."""
         # The average counts four times: one large record among small ones must not make every page tiny.
         self._largest = max(1, min(max(sizes, default=1), 4 * sum(sizes) // max(1, len(sizes))))
-        self.records = max(1, min(self._most, PAGE_BYTES // self._largest, self.records * 4))
+        self.records = max(1, min(self._most, PAGE_BYTES // self._largest, self.records * 8))
 
 
 def scan(
