@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import dataprep, demo, ingest, scoring, sensors
+from benchmarks import dataprep, demo, elasticsearch, ingest, scoring, sensors
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -15,6 +15,8 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "dataprep_peak_mb_100k": lambda: [dataprep.bench_dataprep_peak(100_000)],
     "dataprep_peak_mb_1m": lambda: [dataprep.bench_dataprep_peak(1_000_000)],
     "incremental_ratio": lambda: [dataprep.bench_incremental_ratio()],
+    "es_export_records_per_s": lambda: [elasticsearch.bench_export()],
+    "sensor_idle_tick_s": lambda: [elasticsearch.bench_idle_tick()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
     "noop_run_s": demo.bench_noop_run,

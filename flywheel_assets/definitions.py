@@ -38,7 +38,7 @@ def build_defs(
     resources: dict[str, Any] = {"flywheel": flywheel, "platform": LocalPlatform.of(settings)}
     return dg.Definitions(
         assets=[
-            *capture_assets(),
+            *capture_assets(settings),
             *dataset_assets(settings),
             *context_assets(settings),
             *training_assets(settings),
@@ -46,13 +46,22 @@ def build_defs(
             *decision_assets(settings),
             *distribution_assets(settings),
         ],
-        sensors=[reconcile_sensor(settings), janitor_sensor(), *source_sensors(settings)],
+        sensors=[reconcile_sensor(settings), janitor_sensor(), *_store_sensors(settings), *source_sensors(settings)],
         resources={**resources, **(resource_overrides or {})},
         # The default executor starts a process a step: 42-58 s for five trivial steps where this one takes 2 s.
         # Heavy work lives in child processes of its own.
         executor=dg.in_process_executor,
         loggers=loggers,
     )
+
+
+def _store_sensors(settings: Settings) -> list[dg.SensorDefinition]:
+    if settings.trace_store != "elasticsearch":
+        return []
+    # Imported here: whoever keeps traces in a file needs none of it.
+    from flywheel_assets.sensors.elasticsearch_traces import elasticsearch_traces_sensor
+
+    return [elasticsearch_traces_sensor()]
 
 
 @dg.definitions

@@ -1,5 +1,9 @@
 """Capture: what the trace store holds, observed. Records themselves are read by `datasets.records`."""
 
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
@@ -7,17 +11,20 @@ from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core import graph
 from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.trace_stores import WorkloadSummary
+from flywheel_assets.settings import Settings
 
 
-def capture_assets() -> list[dg.SourceAsset]:
+def capture_assets(settings: Settings) -> list[dg.SourceAsset]:
     """The `traces` asset."""
+    kind = "sqlite" if settings.trace_store == "local" else settings.trace_store
 
     @dg.observable_source_asset(
         key=asset_key(graph.TRACES),
         group_name=graph.BY_NAME[graph.TRACES].group,
         partitions_def=WORKLOAD,
         description="Production traffic in the trace store. Its data version is the store's watermark, in ingestion order.",
-        tags={"dagster/kind/sqlite": "", "dagster/kind/json": ""},
+        tags={f"dagster/kind/{kind}": "", "dagster/kind/json": ""},
     )
     def traces(flywheel: dg.ResourceParam[Flywheel]) -> dg.DataVersionsByPartition:
         """Where the trace store stands, workload by workload."""
@@ -31,7 +38,25 @@ def observe_traces(instance: dg.DagsterInstance, flywheel: Flywheel) -> list[str
 
     Reports nothing that the event log already knows, so it may be called as often as anyone likes.
     """
-    summaries = {summary.slug: summary for summary in flywheel.traces.workloads()}
+    return observe_summaries(instance, flywheel.traces.workloads()).moved
+
+
+class Observed(NamedTuple):
+    """The slugs whose new watermark was reported, and whether that was all there is to report."""
+
+    moved: list[str]
+    complete: bool
+
+
+def observe_summaries(
+    instance: dg.DagsterInstance,
+    known: Sequence[WorkloadSummary],
+    *,
+    most: int | None = None,
+    until: float = float("inf"),
+) -> Observed:
+    """`observe_traces` for summaries at hand; stops after `most` reports, or at `until` (monotonic), and says so."""
+    summaries = {summary.slug: summary for summary in known}
     unknown = sorted(set(summaries) - set(instance.get_dynamic_partitions(WORKLOAD.name or "")))
     # sqlite takes at most about 36,000 keys at once ("too many SQL variables").
     for start in range(0, len(unknown), 10_000):
@@ -41,7 +66,10 @@ def observe_traces(instance: dg.DagsterInstance, flywheel: Flywheel) -> list[str
         key, dg.DagsterEventType.ASSET_OBSERVATION, [DATA_VERSION_TAG], asset_partitions=sorted(summaries)
     )
     moved = [slug for slug, s in summaries.items() if seen.get(slug, {}).get(DATA_VERSION_TAG) != s.watermark]
-    for slug in moved:
+    reported: list[str] = []
+    for slug in moved[:most]:
+        if time.monotonic() >= until:
+            break
         summary = summaries[slug]
         instance.report_runless_asset_event(
             dg.AssetObservation(
@@ -51,4 +79,5 @@ def observe_traces(instance: dg.DagsterInstance, flywheel: Flywheel) -> list[str
                 tags={DATA_VERSION_TAG: summary.watermark},
             )
         )
-    return moved
+        reported.append(slug)
+    return Observed(reported, complete=len(reported) == len(moved))

@@ -67,6 +67,13 @@ def _installed(what: str, packages: tuple[str, ...]) -> Finding:
 
 
 def _stores(settings: Settings) -> Iterator[Finding]:
+    if settings.trace_store == "elasticsearch":
+        # Imported here: whoever keeps traces in a file needs none of it.
+        from flywheel_assets.resources.trace_stores.elasticsearch.health import examine_server
+
+        health = examine_server(settings.elasticsearch)
+        yield Finding("trace store", health.ok, health.found, health.advice)
+        return
     try:
         summaries = Flywheel.at_home(settings).traces.workloads()
     except sqlite3.DatabaseError as error:

@@ -26,7 +26,7 @@ class Flywheel:
     @classmethod
     def at_home(cls, settings: Settings) -> Flywheel:
         """The flywheel that lives in `settings.home`."""
-        return cls(settings, LocalTraceStore(settings.home / "traces.sqlite"), ArtifactStore(settings.home / "artifacts"))
+        return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"))
 
     def settings_slice(self, asset: str, partition: Partition) -> Json:
         """What a partition of an asset reads from the settings."""
@@ -41,7 +41,8 @@ class Flywheel:
         """What the planner looks at. `announced` maps targets to the data version of their latest materialization;
         None takes every event for granted (a body does: it is about to emit its own)."""
         workloads = self.workloads(only)
-        watermarks = {slug: self.traces.watermark(slug) for slug in workloads if self.traces.summary(slug).count}
+        # Asked for once: in some stores this is a request over the network.
+        watermarks = {s.slug: s.watermark for s in self.traces.workloads() if s.count and s.slug in workloads}
         published: dict[Target, Published] = {}
         failures: dict[Target, Failure] = {}
         for target in _targets(workloads):
@@ -58,6 +59,15 @@ class Flywheel:
             published=published,
             failures=failures,
         )
+
+
+def _trace_store(settings: Settings) -> TraceStore:
+    if settings.trace_store == "local":
+        return LocalTraceStore(settings.home / "traces.sqlite")
+    # Imported here: whoever keeps traces in a file needs none of it.
+    from flywheel_assets.resources.trace_stores.elasticsearch import open_store
+
+    return open_store(settings.elasticsearch)
 
 
 def _unannounced(version: Published) -> Published:
