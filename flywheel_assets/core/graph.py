@@ -77,10 +77,10 @@ CATALOG = "model_catalog"
 
 NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
-    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets"),
+    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="2"),
     Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets"),
-    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
-    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets"),
+    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
+    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
     Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation"),
     Node(PREFIX, Scope.CELL, (TRAIN,), "context"),
     # On `train` too: without rows to learn from there is nothing to decide, and no run is started just for that.

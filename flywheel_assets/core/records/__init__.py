@@ -5,7 +5,16 @@ What does not: files and stores (`resources.ingest`, `resources.trace_stores`), 
 image and audio messages are valid records, the workload profile judges them.
 """
 
-from flywheel_assets.core.records.parse import oversize_reject, parse_content, parse_record
+from flywheel_assets.core.records.parse import canonical_body, oversize_reject, parse_content, parse_record
 from flywheel_assets.core.records.types import DEFAULT_SOURCE, Record, Reject, RejectReason
 
-__all__ = ["DEFAULT_SOURCE", "Record", "Reject", "RejectReason", "oversize_reject", "parse_content", "parse_record"]
+__all__ = [
+    "DEFAULT_SOURCE",
+    "Record",
+    "Reject",
+    "RejectReason",
+    "canonical_body",
+    "oversize_reject",
+    "parse_content",
+    "parse_record",
+]
