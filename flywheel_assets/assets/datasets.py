@@ -93,7 +93,7 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         check_specs=[
             check_spec("enough_records", graph.BASE, "At least split.min_total_records usable records.", settings),
             check_spec(
-                "no_leakage", graph.BASE, "No conversation, prompt, near-duplicate or cluster on both sides.", settings
+                "no_leakage", graph.BASE, "No conversation, prompt, near-duplicate, cluster on both sides.", settings
             ),
             check_spec("schema_valid", graph.BASE, "Every row is complete and parses.", settings),
             check_spec("schema_valid", graph.TRAIN, "Every row is complete and parses.", settings),

@@ -35,10 +35,13 @@ _DETECTORS: tuple[tuple[str, Detector], ...] = (
     (_NUMBERS, personal.phones),
     (_ADDRESSES, personal.network_addresses),
 )
+# Without a digit, an @, an assignment or a long word there is nothing to find.
+_SOMETHING = re.compile(r"[0-9@:=]|[A-Za-z_-]{16}")
 _HINTED = tuple((re.compile(hint), detect) for hint, detect in _DETECTORS)
 # UUIDs and timestamps: their digits are no number of anybody's. Behind a word such as `api_key=` a UUID still is one.
 _NO_NUMBER = re.compile(
-    r"(?a)\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?"
+    r"(?a)\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"
+    r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?"
 )
 _NUMERIC = frozenset({Entity.PHONE, Entity.CARD, Entity.SSN, Entity.IP, Entity.MAC, Entity.IBAN})
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -49,27 +52,37 @@ _LONGEST_KEY = 64
 def find(text: str) -> list[Found]:
     """Every value found, in the order of the text, none overlapping another or a placeholder."""
     found: list[Found] = []
-    skipped: list[tuple[int, int]] | None = None
+    if _SOMETHING.search(text) is None:
+        return found
+    # Characters that are spoken for: a mark each, so that a text full of values costs no more than its length.
+    unnumbered: bytearray | None = None
     for hint, detect in _HINTED:
         if hint.search(text) is None:
             continue
         for value in detect(text):
             if value.entity in _NUMERIC:
-                if skipped is None:
-                    skipped = [match.span() for match in _NO_NUMBER.finditer(text)] if "-" in text else []
-                if _overlaps(value, skipped):
+                if unnumbered is None:
+                    unnumbered = _marked(text, _NO_NUMBER)
+                if unnumbered.find(1, value.start, value.end) >= 0:
                     continue
             found.append(value)
     if not found:
         return found
-    taken = [match.span() for match in PLACEHOLDER.finditer(text)]
+    taken = _marked(text, PLACEHOLDER)
     kept: list[Found] = []
     for value in found:
-        if not _overlaps(value, taken):
-            taken.append((value.start, value.end))
+        if taken.find(1, value.start, value.end) < 0:
+            taken[value.start : value.end] = b"\1" * (value.end - value.start)
             kept.append(value)
     kept.sort()
     return kept
+
+
+def _marked(text: str, pattern: re.Pattern[str]) -> bytearray:
+    marks = bytearray(len(text))
+    for match in pattern.finditer(text):
+        marks[match.start() : match.end()] = b"\1" * len(match[0])
+    return marks
 
 
 def find_field(name: str, text: str) -> Found | None:
@@ -90,7 +103,3 @@ def _snake_case(name: str) -> str:
 
 
 _secret_of_key = lru_cache(maxsize=8192)(secrets.secret_of_key)
-
-
-def _overlaps(value: Found, spans: list[tuple[int, int]]) -> bool:
-    return any([start < value.end and value.start < end for start, end in spans])

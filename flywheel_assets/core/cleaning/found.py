@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from flywheel_assets.core.cleaning.policy import Entity
 
-PLACEHOLDER = re.compile(r"<(%s)_(\d{1,9})>" % "|".join(entity.name for entity in Entity))
+PLACEHOLDER = re.compile(r"<({})_(\d{{1,9}})>".format("|".join(entity.name for entity in Entity)))
 
 
 class Found(NamedTuple):

@@ -25,7 +25,8 @@ _EMAIL = re.compile(
 _NO_PERSON = frozenset({"git", "svn", "hg"})
 
 _CARD = re.compile(
-    r"(?<![\w.-])(?:\d{13,19}|\d{4}([ \u00a0.-])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ \u00a0.-])\d{6}\2\d{4,5})(?![\w-]|\.\d)"
+    r"(?<![\w.-])"
+    r"(?:\d{13,19}|\d{4}([ \u00a0.-])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|\d{4}([ \u00a0.-])\d{6}\2\d{4,5})(?![\w-]|\.\d)"
 )
 _ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720))\d{12,14}|3[47]\d{13}"
@@ -135,7 +136,7 @@ def network_addresses(text: str) -> Iterator[Found]:
         if not _VERSION_BEFORE.search(text, max(0, match.start() - 12), match.start()):
             yield from _address(match)
     for match in _IPV6.finditer(text):
-        if any([c.isdigit() for c in match[0]]):
+        if any(c.isdigit() for c in match[0]):
             yield from _address(match)
 
 

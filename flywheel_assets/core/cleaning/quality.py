@@ -14,13 +14,19 @@ from flywheel_assets.core.rows import Json
 _CUT_OFF = frozenset({"length", "max_tokens", "content_filter"})
 # A refusal is short: a long answer that opens with an apology has usually found something to say.
 _LONGEST_REFUSAL = 400
-_REFUSAL = re.compile(
-    r"(?i)(?:(?:i['’]?m|i am) (?:very |so |really )?sorry|sorry|apologies|unfortunately|as an ai(?: language model| assistant)?|i apologi[sz]e)?"
-    r"[\s,.;:–—-]*(?:but )?(?:unfortunately,? )?"
-    r"(?:i (?:can(?:['’]?t|not| not)|could not|am (?:unable|not able) to|won['’]?t(?: be able to)?|will not)|i['’]m (?:unable|not able) to)"
-    r" (?:be able to )?(?:help|assist|comply|fulfil|support you|continue|do that|provide|create|generate|write|answer|discuss|engage"
-    r"|participate|share|give|offer)\b"
+_APOLOGY = (
+    r"(?:(?:i['’]?m|i am) (?:very |so |really )?sorry|sorry|apologies|i apologi[sz]e|unfortunately"
+    r"|as an ai(?: language model| assistant)?)"
 )
+_UNABLE = (
+    r"(?:i (?:can(?:['’]?t|not| not)|could not|am (?:unable|not able) to|won['’]?t(?: be able to)?|will not)"
+    r"|i['’]m (?:unable|not able) to)"
+)
+_ACTS = (
+    r"(?:help|assist|comply|fulfil|support you|continue|do that|provide|create|generate|write|answer|discuss|engage"
+    r"|participate|share|give|offer)"
+)
+_REFUSAL = re.compile(rf"(?i)(?:{_APOLOGY}[\s,.;:–—-]+)?(?:but )?(?:unfortunately,? )?{_UNABLE} (?:be able to )?{_ACTS}\b")
 
 
 def is_cut_off(response: Json) -> bool:

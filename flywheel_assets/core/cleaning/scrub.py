@@ -35,7 +35,7 @@ _SHORTEST_NUMBER = 1_000_000
 _JSON_DEPTH = 4
 # Text that comes again and again (system prompts, descriptions of tools) is looked at once a process.
 _REMEMBERED_TEXTS = 8192
-_REMEMBERED_LENGTHS = range(24, 20_000)
+_REMEMBERED_LENGTHS = range(8, 20_000)
 _clean_texts: set[str] = set()
 
 # A value that `core.records` cut to show it: what is left of a secret has no form to know it by.
@@ -168,7 +168,7 @@ def _rewrite_schema(schema: Any, rewrite: Rewrite) -> None:
 
 
 def _rewritten(value: Any, field: str | None, rewrite: Rewrite, *, numbers: bool) -> Any:
-    """A value with its texts rewritten; lists and objects are rewritten in place. `numbers`: long whole ones are looked at."""
+    """A value with its texts rewritten; lists and objects are rewritten in place. `numbers`: long ones are scanned."""
     kind = type(value)
     if kind is str:
         return rewrite(value, field)

@@ -108,9 +108,9 @@ _AWS_WORDS = re.compile(r"(?:AKIA|ASIA)[A-Z2-7]{16}|aws", re.IGNORECASE)
 
 _PASSWORD_WORDS = r"pass(?:word|wd|phrase|code)|passwort|contrase(?:ñ|n)a|mot de passe|pwd"
 _SECRET_WORDS = (
-    r"secret(?:[ _-]?(?:access[ _-]?)?key)?|api[ _-]?(?:key|token|secret)|(?:access|auth|refresh|bearer|session|bot|id)[ _-]?token"
-    r"|token|(?:access|account|private|encryption|signing|license|shared[ _-]?access|subscription|master)[ _-]?key"
-    r"|client[ _-]?secret|credentials?|authorization|cookie"
+    r"secret(?:[ _-]?(?:access[ _-]?)?key)?|api[ _-]?(?:key|token|secret)"
+    r"|(?:access|auth|refresh|bearer|session|bot|id)[ _-]?token|token|client[ _-]?secret|credentials?|authorization|cookie"
+    r"|(?:access|account|private|encryption|signing|license|shared[ _-]?access|subscription|master)[ _-]?key"
 )
 ASSIGNMENT_HINT = r"(?i:pass|pwd|contrase|secret|api.?key|token|[a-z].?key|credential|authorization|cookie)"
 # The value ends at a blank, a quote, or what closes a call or a query parameter.
@@ -118,53 +118,18 @@ _ASSIGNED = re.compile(
     rf"(?i)({_PASSWORD_WORDS})|(?:{_SECRET_WORDS})",
 )
 _OPERATOR = re.compile(
-    r"""(?:[A-Z_\d-][\w-]{0,24}?|s)?(?:\\?["'`*]){0,3}\s{0,3}(:=|=>|={1,2}|:|\bis\b(?:\s+now)?)\s{0,3}((?:\\?["'`*]){0,3})"""
+    r"""(?:[A-Z_\d-][\w-]{0,24}?|s)?(?:\\?["'`*]){0,3}\s{0,3}(:=|=>|={1,2}|:|\bis\b(?:\s+now)?)\s{0,3}"""
+    r"""((?:\\?["'`*]){0,3})"""
 )
 _VALUE = re.compile(r"""[^\s"'`<>,;&\\]{4,512}""")
 _QUOTED = {quote: re.compile(rf"[^\s{quote}\\]{{4,512}}(?=\\?{re.escape(quote)})") for quote in "\"'`*"}
-_SHORT_OF_WORDS = frozenset(
+# What stands there instead of a value, or begins a sentence about it.
+_NO_VALUES = frozenset(
     [
-        "none",
-        "null",
-        "nil",
-        "true",
-        "false",
-        "undefined",
-        "required",
-        "optional",
-        "string",
-        "text",
-        "integer",
-        "number",
-        "boolean",
-        "object",
-        "array",
-        "changed",
-        "reset",
-        "hidden",
-        "redacted",
-        "removed",
-        "invalid",
-        "valid",
-        "wrong",
-        "missing",
-        "empty",
-        "expired",
-        "forgotten",
-        "incorrect",
-        "correct",
-        "unknown",
-        "here",
-        "basic",
-        "bearer",
-        "digest",
-        "must",
-        "should",
-        "your",
-        "the",
-        "this",
-        "that",
-        "not",
+        *("none", "null", "nil", "true", "false", "undefined", "unknown", "missing", "empty", "hidden", "redacted"),
+        *("required", "optional", "string", "text", "integer", "number", "boolean", "object", "array"),
+        *("changed", "reset", "removed", "invalid", "valid", "wrong", "expired", "forgotten", "incorrect", "correct"),
+        *("here", "basic", "bearer", "digest", "must", "should", "your", "the", "this", "that", "not"),
     ]
 )
 
@@ -246,16 +211,16 @@ def secret_of_key(name: str) -> Entity | None:
 
 def is_secret_value(entity: Entity, value: str) -> bool:
     """Whether the value of such a field is one: not empty, not a sentence, not a word that stands for having none."""
-    if not 4 <= len(value) <= 4096 or any([character.isspace() for character in value]):
+    if not 4 <= len(value) <= 4096 or any(character.isspace() for character in value):
         return False
-    return value.lower() not in _SHORT_OF_WORDS and (entity is Entity.PASSWORD or _is_secret(value))
+    return value.lower() not in _NO_VALUES and (entity is Entity.PASSWORD or _is_secret(value))
 
 
 def _is_password(value: str, quoted: bool, operator: str, said: bool) -> bool:
-    if len(value) < 4 or value.lower() in _SHORT_OF_WORDS or _is_code(value):
+    if len(value) < 4 or value.lower() in _NO_VALUES or _is_code(value):
         return False
     if said:
-        return len(value) >= 5 and _character_classes(value) >= 2 and any([c.isdigit() for c in value])
+        return len(value) >= 5 and _character_classes(value) >= 2 and any(c.isdigit() for c in value)
     # `password: see below` is prose; `password=swordfish` and `password: "swordfish"` are not.
     return quoted or "=" in operator or _character_classes(value) >= 2
 
@@ -271,7 +236,7 @@ def _is_code(value: str) -> bool:
 
 def _looks_random(value: str) -> bool:
     """Letters and digits mixed, with more than 2.5 bits a character: no word, no number, no name of a thing."""
-    if not any([c.isdigit() for c in value]) or not any([c.isalpha() for c in value]):
+    if not any(c.isdigit() for c in value) or not any(c.isalpha() for c in value):
         # Long base64 without a digit is rare, and still no word where cases alternate.
         return len(value) >= 20 and _character_classes(value) >= 2 and _entropy(value) > 3.5 and not value.isdigit()
     return len(value) >= 8 and _entropy(value) > 2.5
@@ -280,10 +245,10 @@ def _looks_random(value: str) -> bool:
 def _character_classes(value: str) -> int:
     return sum(
         [
-            any([c.islower() for c in value]),
-            any([c.isupper() for c in value]),
-            any([c.isdigit() for c in value]),
-            any([not c.isalnum() for c in value]),
+            any(c.islower() for c in value),
+            any(c.isupper() for c in value),
+            any(c.isdigit() for c in value),
+            any(not c.isalnum() for c in value),
         ]
     )
 

@@ -1,8 +1,9 @@
 """Sides: which conversation is trained on and which is examined on, for ever.
 
 A conversation is known by its keys: its session (if it has one), its prompt, and those it shares with near-duplicates (the
-bands of `core.cleaning.near`). Keys that occur together belong to one cluster; the cluster's side is a hash of (seed, cluster), taken when it is first seen, and never changes as traffic grows:
-a row once trained on can never turn up in an evaluation. A row that links clusters of both sides is left out.
+bands of `core.cleaning.near`). Keys that occur together belong to one cluster; the cluster's side is a hash of (seed,
+cluster), taken when it is first seen, and never changes as traffic grows: a row once trained on can never turn up in an
+evaluation. A row that links clusters of both sides is left out.
 
 What belongs here: keys, clusters, sides, and the state that remembers them. What does not: which rows of a side are
 drawn (`draw`), and how alike near-duplicates are (`core.cleaning.near`).
@@ -35,7 +36,7 @@ _LOOP_ROWS = 65_536
 
 
 class Side(IntEnum):
-    """The side of a cluster; UNKNOWN is what a key has before it is first seen, TEMPLATE what a key has that tells nothing."""
+    """The side of a cluster. A key has UNKNOWN before it is first seen, and TEMPLATE once it tells nothing."""
 
     UNKNOWN = 0
     TRAIN = 1
@@ -57,16 +58,20 @@ class SplitTerms:
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """Every key ever seen: sorted 64-bit hashes, and for each its side and its cluster (the hash of its first key)."""
+    """Every key ever seen: sorted 64-bit hashes, and for each its side and its cluster.
+
+    A cluster's name is its first key; `firsts` says where among `keys` that stands. Positions, because looking millions of
+    hashes up costs more than everything else here together.
+    """
 
     keys: Array
     sides: Array
-    clusters: Array
+    firsts: Array
 
     @classmethod
     def none(cls) -> KnownKeys:
         """Before the first build."""
-        return cls(np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty(0, np.uint64))
+        return cls(np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +110,18 @@ def assign_sides(
     keys (0: none). A cluster first seen in a `train_only` row goes to the training side. What was known keeps its side:
     giving rows again changes nothing. A near key that marks a template (`TEMPLATE_ROWS`) says nothing from then on.
     """
-    given = np.column_stack([sessions, prompts] if near is None else [sessions, prompts, near])
+    given: Array = np.column_stack([sessions, prompts] if near is None else [sessions, prompts, near])
     present = given != 0
     keys, inverse = np.unique(np.concatenate([known.keys, given[present]]), return_inverse=True)
     place = inverse[: len(known.keys)]
     sides = np.zeros(len(keys), np.uint8)
     sides[place] = known.sides
-    clusters = np.zeros(len(keys), np.uint64)
-    clusters[place] = known.clusters
-    places = np.full(given.shape, -1, np.int32)
+    firsts = np.zeros(len(keys), np.int32)
+    firsts[place] = place[known.firsts]
+    places: Array = np.full(given.shape, -1, np.int32)
     places[present] = inverse[len(known.keys) :]
     del given, inverse
-    _mark_templates(places, sides, clusters, keys)
+    _mark_templates(places, sides, firsts)
     places[(sides[places] == Side.TEMPLATE) & present] = -1
     del present
     lead = np.where(sessions != 0, sessions, prompts)
@@ -124,7 +129,8 @@ def assign_sides(
         np.uint8
     )
     fresh[train_only] = Side.TRAIN
-    sides, clusters = _see(keys, sides, clusters, places, fresh)
+    sides, firsts = _see(sides, firsts, places, fresh)
+    clusters = keys[firsts]
     lead_at = np.where(places[:, 0] >= 0, places[:, 0], places[:, 1])
     links = np.zeros(len(lead_at), bool)
     for column in places.T:
@@ -132,27 +138,21 @@ def assign_sides(
     assignment = Assignment(
         sides=sides[lead_at], clusters=clusters[lead_at], links=links, places=places, key_clusters=clusters
     )
-    return assignment, KnownKeys(keys, sides, clusters)
+    return assignment, KnownKeys(keys, sides, firsts)
 
 
-def _mark_templates(places: Array, sides: Array, clusters: Array, keys: Array) -> None:
+def _mark_templates(places: Array, sides: Array, firsts: Array) -> None:
     """Give the near keys that too many rows share the side that says nothing, in place."""
     near = places[:, 2:]
     counts = np.bincount(near[near >= 0], minlength=len(sides))
-    templates = counts >= max(TEMPLATE_ROWS, TEMPLATE_SHARE * len(places))
+    templates = np.flatnonzero(counts >= max(TEMPLATE_ROWS, TEMPLATE_SHARE * len(places)))
     sides[templates] = Side.TEMPLATE
-    clusters[templates & (clusters == 0)] = keys[templates & (clusters == 0)]
+    firsts[templates] = templates
 
 
-def _see(keys: Array, sides: Array, clusters: Array, places: Array, fresh: Array) -> tuple[Array, Array]:
+def _see(sides: Array, first: Array, places: Array, fresh: Array) -> tuple[Array, Array]:
     """Give every key of these rows a side and a cluster, row by row: the order decides, as it does from day to day."""
-    # Positions of the first key instead of its hash: small integers are cheaper in the loop.
-    first = np.zeros(len(keys), np.int32)
-    # A known cluster's first key is itself a known key.
-    known = np.flatnonzero(sides)
-    first[known] = np.searchsorted(keys, clusters[known])
-    sides = sides.copy()
-    shared = (sides != 0) | (np.bincount(places[places >= 0], minlength=len(keys)) > 1)
+    shared = (sides != 0) | (np.bincount(places[places >= 0], minlength=len(sides)) > 1)
     unseen = np.zeros(len(places), bool)
     linked = np.zeros(len(places), bool)
     for column in places.T:
@@ -183,14 +183,14 @@ def _see(keys: Array, sides: Array, clusters: Array, places: Array, fresh: Array
             for key in row:
                 if key >= 0 and not side[key]:
                     side[key], first_of[key] = new, lead_key
-    return np.frombuffer(side, np.uint8), keys[np.frombuffer(first_of, np.int32)]
+    return np.frombuffer(side, np.uint8), np.frombuffer(first_of, np.int32)
 
 
 def write_split(folder: Path, terms: SplitTerms, known: KnownKeys) -> None:
     """Write `split.json` and `split_keys.parquet`."""
     content = {"format": FORMAT, **asdict(terms)}
     (folder / SPLIT_FILE).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    table = pa.table({"key": known.keys, "side": known.sides, "cluster": known.clusters})
+    table = pa.table({"key": known.keys, "side": known.sides, "first": known.firsts})
     pq.write_table(table, folder / KEYS_FILE, use_dictionary=["side"], compression="none")
 
 
@@ -202,6 +202,6 @@ def read_split(folder: Path) -> tuple[SplitTerms, KnownKeys]:
             f"{folder / SPLIT_FILE} has another format than {FORMAT}: the sides it remembers cannot be read, and new ones "
             "would mix training and eval rows. Use the release that wrote it, or start the workload under a new id."
         )
-    table = read_columns(folder / KEYS_FILE, ["key", "side", "cluster"])
-    known = KnownKeys(table["key"].to_numpy(), table["side"].to_numpy(), table["cluster"].to_numpy())
+    table = read_columns(folder / KEYS_FILE, ["key", "side", "first"])
+    known = KnownKeys(table["key"].to_numpy(), table["side"].to_numpy(), table["first"].to_numpy())
     return SplitTerms(**content), known

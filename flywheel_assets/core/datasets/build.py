@@ -29,9 +29,10 @@ _SHOWN_CLASSES = 50
 class DatasetsSummary:
     """What a build made of a workload's records.
 
-    `usable` records are neither dead nor unsupported nor left out for their quality. `left_out` counts by reason, over all records. `random_seed` and
-    `eval_share` are those in force since the first build; `notes` say where the settings now differ. `eval_classes` and
-    `train_classes` count rows by class, the 50 largest. `training_window_end` (epoch seconds): strategy `time` only.
+    `usable` records are neither dead nor unsupported nor left out for their quality. `left_out` counts by reason, over all
+    records. `random_seed` and `eval_share` are those in force since the first build; `notes` say where the settings now
+    differ. `eval_classes` and `train_classes` count rows by class, the 50 largest. `training_window_end` (epoch seconds):
+    strategy `time` only.
     """
 
     workload: str
@@ -82,7 +83,8 @@ def build_datasets(
 
     `previous` is the last version of the base folder: it remembers which side every conversation is on, and must be given
     whenever there is one. `previous_train` is the last version of the training folder; unchanged files are linked from
-    it. `quality` says which answers are in no file (None: all are used). Raises NotEnoughRecords, before anything is written.
+    it. `quality` says which answers are in no file (None: all are used). Raises NotEnoughRecords, before anything is
+    written.
     """
     summary = read_summary(records)
     columns = IndexColumns.read(records, summary.segments, policy)

@@ -88,8 +88,8 @@ def check_enough_records(base: Path, train: Path, *, min_total_records: int) -> 
     if not eval_rows or not train_rows:
         empty = "examine" if not eval_rows else "train"
         message = (
-            f"{usable} records, but none to {empty} on: a split moves whole sessions, prompts and near-duplicates, and there "
-            "are too few of them. Ingest more conversations; `rows.parquet` says why each row is left out."
+            f"{usable} records, but none to {empty} on: a split moves whole sessions, prompts and near-duplicates, and "
+            "there are too few of them. Ingest more conversations; `rows.parquet` says why each row is left out."
         )
         return CheckOutcome(False, message, details)
     return CheckOutcome(True, f"{usable} usable records: {eval_rows} eval rows, {train_rows} training rows", details)
@@ -132,7 +132,8 @@ def check_no_leakage(base: Path, train: Path, records: Path | None = None) -> Ch
     if shared_rows or shared_prompts or shared_clusters or near:
         message = (
             f"{shared_rows} conversations, {shared_prompts} prompts, {shared_clusters} rows of clusters and {near} "
-            "near-duplicates stand on both sides: scores of these eval rows would be worthless. Build the datasets again; if it stays, report it."
+            "near-duplicates stand on both sides: scores of these eval rows would be worthless. Build the datasets again; "
+            "if it stays, report it."
         )
         return CheckOutcome(False, message, details)
     if unlisted:

@@ -132,7 +132,7 @@ def describe_chunk(
     blocks = list(compress_blocks(kept))
     columns = list(zip(*rows, strict=True)) or [()] * len(Facts._fields)
     near = near_keys(compared, cleaning.similarity) if cleaning is not None and compared else [[] for _ in rows]
-    columns.append(near)
+    columns.append(tuple(near))
     names = [*Facts._fields, "near"]
     arrays = [pa.array(column, SCHEMA.field(name).type) for name, column in zip(names, columns, strict=True)]
     index = pa.RecordBatch.from_arrays(arrays, names=names)
