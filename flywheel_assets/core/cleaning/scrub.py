@@ -38,8 +38,8 @@ _REMEMBERED_TEXTS = 8192
 _REMEMBERED_LENGTHS = range(8, 20_000)
 _clean_texts: set[str] = set()
 
-# A value that `core.records` cut to show it: what is left of a secret has no form to know it by.
-_CUT = re.compile(r"""'[^']*\.\.\.'|"[^"]*\.\.\.\"""")
+# Of the values that a refusal quotes, plain words stay: what is left of a cut secret has no form to know it by.
+_QUOTED = re.compile(r"""'(?![A-Za-z_. ]{0,32}')[^']*'|"(?![A-Za-z_. ]{0,32}")[^"]*\"""")
 
 
 def scrub_record(record: Json, body: bytes, policy: CleaningPolicy) -> Counter[Entity]:
@@ -58,7 +58,7 @@ def scrub_record(record: Json, body: bytes, policy: CleaningPolicy) -> Counter[E
 def scrub_detail(detail: str, policy: CleaningPolicy) -> str:
     """The detail of a refusal, which may quote the line it refuses."""
     placeholders = Placeholders(policy.entities, _allow(policy.allow), b"")
-    return placeholders.scrub(_CUT.sub("'...'", detail))
+    return placeholders.scrub(_QUOTED.sub("'...'", detail))
 
 
 _allow = lru_cache(maxsize=64)(allow_pattern)

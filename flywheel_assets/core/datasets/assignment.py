@@ -118,7 +118,7 @@ def assign_sides(
     sides[place] = known.sides
     firsts = np.zeros(len(keys), np.int32)
     firsts[place] = place[known.firsts]
-    places: Array = np.full(given.shape, -1, np.int32)
+    places: Array = np.full(given.shape, -1, np.int32, order="F")
     places[present] = inverse[len(known.keys) :]
     del given, inverse
     _mark_templates(places, sides, firsts)
