@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import dataprep, demo, ingest, scoring
+from benchmarks import cleaning, dataprep, demo, ingest, scoring
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -15,6 +15,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "dataprep_peak_mb_100k": lambda: [dataprep.bench_dataprep_peak(100_000)],
     "dataprep_peak_mb_1m": lambda: [dataprep.bench_dataprep_peak(1_000_000)],
     "incremental_ratio": lambda: [dataprep.bench_incremental_ratio()],
+    "scrub_dedup_records_per_s": lambda: [cleaning.bench_scrub_dedup()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,
