@@ -1,4 +1,4 @@
-"""How fast records are scrubbed and their near-duplicates found: records of 3 kB, on every core, beside the libraries' defaults.
+"""How fast records are scrubbed and near-duplicates found: 3 kB each, on every core, beside the libraries' defaults.
 
 What is timed is `update_records` with cleaning on: read, validate, scrub, sign, write. The peer does scrubbing and signing
 alone, on a smaller sample of the same records and in as many processes: detect-secrets with its default plugins on every
