@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import dataprep, demo, elasticsearch, ingest, scoring, sensors
+from benchmarks import cleaning, dataprep, demo, elasticsearch, ingest, scoring, sensors
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -16,6 +16,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "dataprep_peak_mb_1m": lambda: [dataprep.bench_dataprep_peak(1_000_000)],
     "incremental_ratio": lambda: [dataprep.bench_incremental_ratio()],
     "es_export_records_per_s": lambda: [elasticsearch.bench_export()],
+    "scrub_dedup_records_per_s": lambda: [cleaning.bench_scrub_dedup()],
     "sensor_idle_tick_s": lambda: [elasticsearch.bench_idle_tick()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],

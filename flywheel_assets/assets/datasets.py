@@ -21,7 +21,7 @@ from flywheel_assets.core.plots import drift_png
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import train_only_sources
+from flywheel_assets.resources.inputs import cleaning_policy, quality_policy, train_only_sources
 from flywheel_assets.resources.provenance import ancestor
 from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
@@ -30,6 +30,7 @@ PROFILE_FILE = "profile.json"
 DRIFT_FILE = "drift.json"
 _SHOWN_TOOLS = 50
 _ADDED_AT_INGEST = 4096
+_QUALITY = ("cut_off", "refusal", "rated", "near_records", "near_clusters", "near_largest")
 
 
 def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -40,7 +41,7 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.RECORDS,
-                description="Validated, exactly de-duplicated records in segments, and a quarantine with the reasons. "
+                description="Validated, scrubbed, de-duplicated records in segments, and a quarantine with the reasons. "
                 "Incremental: reads what came after its watermark.",
                 kinds=["json", "parquet"],
             )
@@ -104,7 +105,9 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         ],
         check_specs=[
             check_spec("enough_records", graph.BASE, "At least split.min_total_records usable records.", settings),
-            check_spec("no_leakage", graph.BASE, "No conversation cluster, prompt or conversation on both sides.", settings),
+            check_spec(
+                "no_leakage", graph.BASE, "No conversation, prompt, near-duplicate, cluster on both sides.", settings
+            ),
             check_spec("schema_valid", graph.BASE, "Every row is complete and parses.", settings),
             check_spec("schema_valid", graph.TRAIN, "Every row is complete and parses.", settings),
         ],
@@ -130,15 +133,18 @@ def _update_records(work: Work) -> Mapping[str, Outcome]:
     out = work.draft(graph.RECORDS).path
     # A stored body may be a little longer than its line was: ingest adds what the line left out.
     max_bytes = flywheel.settings.local.max_record_bytes + _ADDED_AT_INGEST
+    cleaning = cleaning_policy(flywheel.settings, workload)
     try:
         since = None if previous is None else previous.summary["watermark"]
         batches = flywheel.traces.read_after(workload, since, until=until)
-        summary = core.update_records(previous.path if previous else None, batches, out, max_bytes=max_bytes)
+        summary = core.update_records(
+            previous.path if previous else None, batches, out, max_bytes=max_bytes, cleaning=cleaning
+        )
     except UnknownWatermark as error:
         work.context.log.warning(f"{error} Reading the workload from its start.")
         shutil.rmtree(out)
         batches = flywheel.traces.read_after(workload, None, until=until)
-        summary = core.update_records(None, batches, out, max_bytes=max_bytes)
+        summary = core.update_records(None, batches, out, max_bytes=max_bytes, cleaning=cleaning)
     work.context.log.info(
         f"{summary.records:,} records ({summary.new_rows:,} new, {summary.duplicates:,} duplicates, "
         f"{sum(summary.rejected.values()):,} in quarantine)"
@@ -206,6 +212,7 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
                 rare_class_rows=split.rare_class_rows,
                 train_only_sources=None if train_only is None else tuple(train_only),
             ),
+            quality=quality_policy(work.flywheel.settings, workload),
             previous_train=previous_train.path if previous_train else None,
         )
     except core.NotEnoughRecords as error:
@@ -224,7 +231,7 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
                 _outcome(
                     "enough_records", core.check_enough_records(base, train, min_total_records=split.min_total_records)
                 ),
-                _outcome("no_leakage", core.check_no_leakage(base, train)),
+                _outcome("no_leakage", core.check_no_leakage(base, train, work.upstream(graph.RECORDS).path)),
                 _outcome("schema_valid", schema),
             ],
         ),
@@ -258,6 +265,11 @@ def _describe_records(artifact: Artifact) -> Mapping[str, Any]:
         "duplicates": summary["duplicates"],
         "superseded": summary["superseded"],
         "quarantined": sum(summary["rejected"].values()),
+        "scrubbed": bullet_table(["kind", "values replaced"], sorted(summary["scrubbed"].items())),
+        "quality": bullet_table(
+            ["cut off", "refusals", "with feedback score", "near-duplicates", "in clusters", "largest cluster"],
+            [[summary["quality"][name] for name in _QUALITY]],
+        ),
         "quarantine": bullet_table(["reason", "records"], sorted(summary["rejected"].items())),
         "watermark": summary["watermark"],
     }

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 
 from flywheel_assets.core import graph
+from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.chat_templates import resolve_template
@@ -17,6 +18,9 @@ from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.settings import Candidate, FinetuneMode, Settings
 
 _TRAINING_WITHOUT_MEANING = {"save_steps", "timeout_minutes", "device"}
+_CLEANING_OF_RECORDS = {"scrub", "allow", "entities", "near_duplicates", "similarity"}
+# What is scrubbed shows in the version of the records; which rows nearly repeat each other does not.
+_CLEANING_OF_DATASETS = {"near_duplicates", "similarity", "drop_truncated", "drop_refusals", "min_feedback"}
 _EVALUATION_WITH_MEANING = {"max_tokens", "max_error_share"}
 
 
@@ -24,11 +28,13 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
     """What a partition of an asset reads from the settings, JSON-ready."""
     workload = partition.workload
     if asset == graph.RECORDS:
-        return {"max_record_bytes": settings.local.max_record_bytes}
+        cleaning = settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_RECORDS)
+        return {"max_record_bytes": settings.local.max_record_bytes, "cleaning": cleaning}
     if asset in (graph.BASE, graph.TRAIN):
         return {
             "split": settings.split_for(workload).model_dump(mode="json"),
             "train_only_sources": train_only_sources(settings, workload),
+            "cleaning": settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_DATASETS),
         }
     if asset == graph.COMPARISON:
         return {"candidates": [_label(candidate) for candidate in settings.candidates_of(workload)]}
@@ -101,6 +107,28 @@ def train_only_sources(settings: Settings, workload: str) -> list[str] | None:
     if override is None or override.train_only_sources is None:
         return None
     return sorted(override.train_only_sources)
+
+
+def cleaning_policy(settings: Settings, workload: str) -> CleaningPolicy:
+    """How a workload's records are cleaned while they are read."""
+    cleaning = settings.cleaning_for(workload)
+    return CleaningPolicy(
+        scrub=cleaning.scrub,
+        allow=cleaning.allow,
+        entities=frozenset(cleaning.entities),
+        near_duplicates=cleaning.near_duplicates,
+        similarity=cleaning.similarity,
+    )
+
+
+def quality_policy(settings: Settings, workload: str) -> QualityPolicy:
+    """Which of a workload's records are in no dataset for what they are."""
+    cleaning = settings.cleaning_for(workload)
+    return QualityPolicy(
+        drop_truncated=cleaning.drop_truncated,
+        drop_refusals=cleaning.drop_refusals,
+        min_feedback=cleaning.min_feedback,
+    )
 
 
 def _label(candidate: Candidate) -> Json:

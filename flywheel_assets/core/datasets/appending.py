@@ -32,13 +32,15 @@ from flywheel_assets.core.datasets.segments import (
 class Described:
     """A chunk of bodies after validation: compressed blocks, an index row for each body in them, and the rejects.
 
-    `block_rows` says how many bodies each block holds; `rejects` are (trace id, reason, detail).
+    `block_rows` says how many bodies each block holds; `rejects` are (trace id, reason, detail); `scrubbed` counts the
+    values that were replaced, by kind.
     """
 
     blocks: list[bytes]
     block_rows: list[int]
     index: pa.RecordBatch
     rejects: list[tuple[str, str, str]]
+    scrubbed: Counter[str]
 
 
 class SegmentAppender:
@@ -48,6 +50,7 @@ class SegmentAppender:
         self.out = out
         self.new_rows = 0
         self.new_rejects: Counter[str] = Counter()
+        self.new_scrubbed: Counter[str] = Counter()
         self.segments: list[Segment] = []
         self._tables: list[pa.Table] = []
         self._bodies: BinaryIO | None = None
@@ -72,6 +75,7 @@ class SegmentAppender:
 
     def append(self, described: Described) -> None:
         """Append a chunk; close the segment when it is full."""
+        self.new_scrubbed.update(described.scrubbed)
         if described.rejects:
             self._quarantine(described.rejects)
         if not described.blocks:

@@ -1,11 +1,12 @@
 """Sides: which conversation is trained on and which is examined on, for ever.
 
-A conversation is known by two keys: its session (if it has one) and its prompt. Keys that occur together belong to one
-cluster; the cluster's side is a hash of (seed, cluster), taken when it is first seen, and never changes as traffic grows:
-a row once trained on can never turn up in an evaluation. A row that links clusters of both sides is left out.
+A conversation is known by its keys: its session (if it has one), its prompt, and those it shares with near-duplicates (the
+bands of `core.cleaning.near`). Keys that occur together belong to one cluster; the cluster's side is a hash of (seed,
+cluster), taken when it is first seen, and never changes as traffic grows: a row once trained on can never turn up in an
+evaluation. A row that links clusters of both sides is left out.
 
 What belongs here: keys, clusters, sides, and the state that remembers them. What does not: which rows of a side are
-drawn (`draw`), and near-duplicates that are not equal (not built yet).
+drawn (`draw`), and how alike near-duplicates are (`core.cleaning.near`).
 """
 
 from __future__ import annotations
@@ -25,17 +26,22 @@ from flywheel_assets.core.datasets.index import Array, read_columns
 
 SPLIT_FILE = "split.json"
 KEYS_FILE = "split_keys.parquet"
-FORMAT = 1
+FORMAT = 2
+# A near-duplicate key that so many rows share (and this share of them) is the mark of a template that requests are written
+# from. Its rows differ where it matters; kept together they would be one cluster, and nothing would be left to examine on.
+TEMPLATE_ROWS = 50
+TEMPLATE_SHARE = 0.02
 # Rows looped over at a time: bounds the Python integers alive at once.
 _LOOP_ROWS = 65_536
 
 
 class Side(IntEnum):
-    """The side of a cluster; UNKNOWN is what a key has before it is first seen."""
+    """The side of a cluster. A key has UNKNOWN before it is first seen, and TEMPLATE once it tells nothing."""
 
     UNKNOWN = 0
     TRAIN = 1
     EVAL = 2
+    TEMPLATE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +58,36 @@ class SplitTerms:
 
 @dataclass(frozen=True, slots=True)
 class KnownKeys:
-    """Every key ever seen: sorted 64-bit hashes, and for each its side and its cluster (the hash of its first key)."""
+    """Every key ever seen: sorted 64-bit hashes, and for each its side and its cluster.
+
+    A cluster's name is its first key; `firsts` says where among `keys` that stands. Positions, because looking millions of
+    hashes up costs more than everything else here together.
+    """
 
     keys: Array
     sides: Array
-    clusters: Array
+    firsts: Array
 
     @classmethod
     def none(cls) -> KnownKeys:
         """Before the first build."""
-        return cls(np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty(0, np.uint64))
+        return cls(np.empty(0, np.uint64), np.empty(0, np.uint8), np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """The side of each row. `links` marks rows whose keys lie on both sides; their `sides` mean nothing.
 
-    `clusters` is the cluster of the row's session (its prompt where it has none), `prompt_clusters` that of its prompt:
-    two clusters of one side that a later row linked keep their names.
+    `clusters` is the cluster of the row's session (its prompt where it has none). Two clusters of one side that a later
+    row linked keep their names, so a row can have keys of several: `places` (rows x keys, -1 for none) says where each of
+    its keys stands in `key_clusters`.
     """
 
     sides: Array
     clusters: Array
-    prompt_clusters: Array
     links: Array
+    places: Array
+    key_clusters: Array
 
 
 def uniform_hash(purpose: str, seed: int, values: Array) -> Array:
@@ -90,75 +102,95 @@ def uniform_hash(purpose: str, seed: int, values: Array) -> Array:
 
 
 def assign_sides(
-    terms: SplitTerms, known: KnownKeys, prompts: Array, sessions: Array, train_only: Array
+    terms: SplitTerms, known: KnownKeys, prompts: Array, sessions: Array, train_only: Array, near: Array | None = None
 ) -> tuple[Assignment, KnownKeys]:
     """The side of each row, in ingestion order, and the keys known afterwards.
 
-    `prompts` and `sessions` are 64-bit hashes, one a row (session 0: none). A cluster first seen in a `train_only` row
-    goes to the training side. What was known keeps its side: giving rows again changes nothing.
+    `prompts` and `sessions` are 64-bit hashes, one a row (session 0: none); `near` are keys of near-duplicates, rows x
+    keys (0: none). A cluster first seen in a `train_only` row goes to the training side. What was known keeps its side:
+    giving rows again changes nothing. A near key that marks a template (`TEMPLATE_ROWS`) says nothing from then on.
     """
-    has_session = sessions != 0
-    keys = np.unique(np.concatenate([known.keys, prompts, sessions[has_session]]))
-    place = np.searchsorted(keys, known.keys)
+    given: Array = np.column_stack([sessions, prompts] if near is None else [sessions, prompts, near])
+    present = given != 0
+    keys, inverse = np.unique(np.concatenate([known.keys, given[present]]), return_inverse=True)
+    place = inverse[: len(known.keys)]
     sides = np.zeros(len(keys), np.uint8)
     sides[place] = known.sides
-    clusters = np.zeros(len(keys), np.uint64)
-    clusters[place] = known.clusters
-    prompt_at = np.searchsorted(keys, prompts).astype(np.int32)
-    session_at = np.where(has_session, np.searchsorted(keys, sessions), -1).astype(np.int32)
-    lead = np.where(has_session, sessions, prompts)
+    firsts = np.zeros(len(keys), np.int32)
+    firsts[place] = place[known.firsts]
+    places: Array = np.full(given.shape, -1, np.int32, order="F")
+    places[present] = inverse[len(known.keys) :]
+    del given, inverse
+    _mark_templates(places, sides, firsts)
+    places[(sides[places] == Side.TEMPLATE) & present] = -1
+    del present
+    lead = np.where(sessions != 0, sessions, prompts)
     fresh = np.where(uniform_hash("side", terms.random_seed, lead) < terms.eval_share, Side.EVAL, Side.TRAIN).astype(
         np.uint8
     )
     fresh[train_only] = Side.TRAIN
-    unseen = np.flatnonzero((sides[prompt_at] == 0) | (has_session & (sides[session_at] == 0)))
-    sides, clusters = _see(keys, sides, clusters, prompt_at[unseen], session_at[unseen], fresh[unseen])
-    lead_at = np.where(has_session, session_at, prompt_at)
+    sides, firsts = _see(sides, firsts, places, fresh)
+    clusters = keys[firsts]
+    lead_at = np.where(places[:, 0] >= 0, places[:, 0], places[:, 1])
+    links = np.zeros(len(lead_at), bool)
+    for column in places.T:
+        links |= (column >= 0) & (sides[column] != sides[lead_at])
     assignment = Assignment(
-        sides=sides[lead_at],
-        clusters=clusters[lead_at],
-        prompt_clusters=clusters[prompt_at],
-        links=sides[lead_at] != sides[prompt_at],
+        sides=sides[lead_at], clusters=clusters[lead_at], links=links, places=places, key_clusters=clusters
     )
-    return assignment, KnownKeys(keys, sides, clusters)
+    return assignment, KnownKeys(keys, sides, firsts)
 
 
-def _see(
-    keys: Array, sides: Array, clusters: Array, prompt_at: Array, session_at: Array, fresh: Array
-) -> tuple[Array, Array]:
+def _mark_templates(places: Array, sides: Array, firsts: Array) -> None:
+    """Give the near keys that too many rows share the side that says nothing, in place."""
+    near = places[:, 2:]
+    counts = np.bincount(near[near >= 0], minlength=len(sides))
+    templates = np.flatnonzero(counts >= max(TEMPLATE_ROWS, TEMPLATE_SHARE * len(places)))
+    sides[templates] = Side.TEMPLATE
+    firsts[templates] = templates
+
+
+def _see(sides: Array, first: Array, places: Array, fresh: Array) -> tuple[Array, Array]:
     """Give every key of these rows a side and a cluster, row by row: the order decides, as it does from day to day."""
+    shared = (sides != 0) | (np.bincount(places[places >= 0], minlength=len(sides)) > 1)
+    unseen = np.zeros(len(places), bool)
+    linked = np.zeros(len(places), bool)
+    for column in places.T:
+        unseen |= (column >= 0) & (sides[column] == 0)
+        linked |= (column >= 0) & shared[column]
+    # Most rows share no key with any other: they need no order, and no loop.
+    alone = np.flatnonzero(unseen & ~linked)
+    lead = np.where(places[alone, 0] >= 0, places[alone, 0], places[alone, 1])
+    for column in places[alone].T:
+        held = column >= 0
+        sides[column[held]] = fresh[alone][held]
+        first[column[held]] = lead[held]
+    rows = np.flatnonzero(unseen & linked)
     side = bytearray(sides.tobytes())
-    # Positions of the first key instead of its hash: small integers are cheaper in the loop.
-    first = array("i", np.zeros(len(keys), np.int32).tobytes())
-    # A known cluster's first key is itself a known key.
-    known = np.flatnonzero(sides)
-    first_of_known = np.searchsorted(keys, clusters[known])
-    as_array = np.frombuffer(first, np.int32)
-    as_array[known] = first_of_known
-    for start in range(0, len(prompt_at), _LOOP_ROWS):
-        part = slice(start, start + _LOOP_ROWS)
-        for prompt, session, new in zip(
-            prompt_at[part].tolist(), session_at[part].tolist(), fresh[part].tolist(), strict=True
-        ):
-            if session < 0:
-                if not side[prompt]:
-                    side[prompt], first[prompt] = new, prompt
-            elif side[session]:
-                if not side[prompt]:
-                    side[prompt], first[prompt] = side[session], first[session]
-            elif side[prompt]:
-                side[session], first[session] = side[prompt], first[prompt]
+    first_of = array("i", first.tobytes())
+    for start in range(0, len(rows), _LOOP_ROWS):
+        part = rows[start : start + _LOOP_ROWS]
+        for row, new in zip(places[part].tolist(), fresh[part].tolist(), strict=True):
+            held_by = -1
+            for key in row:
+                if key >= 0 and side[key]:
+                    held_by = key
+                    break
+            if held_by >= 0:
+                new, lead_key = side[held_by], first_of[held_by]
             else:
-                side[session] = side[prompt] = new
-                first[session] = first[prompt] = session
-    return np.frombuffer(side, np.uint8), keys[as_array]
+                lead_key = row[0] if row[0] >= 0 else row[1]
+            for key in row:
+                if key >= 0 and not side[key]:
+                    side[key], first_of[key] = new, lead_key
+    return np.frombuffer(side, np.uint8), np.frombuffer(first_of, np.int32)
 
 
 def write_split(folder: Path, terms: SplitTerms, known: KnownKeys) -> None:
     """Write `split.json` and `split_keys.parquet`."""
     content = {"format": FORMAT, **asdict(terms)}
     (folder / SPLIT_FILE).write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    table = pa.table({"key": known.keys, "side": known.sides, "cluster": known.clusters})
+    table = pa.table({"key": known.keys, "side": known.sides, "first": known.firsts})
     pq.write_table(table, folder / KEYS_FILE, use_dictionary=["side"], compression="none")
 
 
@@ -170,6 +202,6 @@ def read_split(folder: Path) -> tuple[SplitTerms, KnownKeys]:
             f"{folder / SPLIT_FILE} has another format than {FORMAT}: the sides it remembers cannot be read, and new ones "
             "would mix training and eval rows. Use the release that wrote it, or start the workload under a new id."
         )
-    table = read_columns(folder / KEYS_FILE, ["key", "side", "cluster"])
-    known = KnownKeys(table["key"].to_numpy(), table["side"].to_numpy(), table["cluster"].to_numpy())
+    table = read_columns(folder / KEYS_FILE, ["key", "side", "first"])
+    known = KnownKeys(table["key"].to_numpy(), table["side"].to_numpy(), table["first"].to_numpy())
     return SplitTerms(**content), known

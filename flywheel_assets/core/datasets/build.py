@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flywheel_assets.core.cleaning import QualityPolicy
 from flywheel_assets.core.datasets.assignment import read_split, write_split
 from flywheel_assets.core.datasets.eval_file import write_eval_file
 from flywheel_assets.core.datasets.manifest import Split, write_rows
@@ -28,10 +29,10 @@ _SHOWN_CLASSES = 50
 class DatasetsSummary:
     """What a build made of a workload's records.
 
-    `usable` records are neither dead nor unsupported. `left_out` counts by reason, over all records. `random_seed` and
-    `eval_share` are those in force since the first build; `notes` say where the settings now differ. `eval_classes` and
-    `train_classes` count rows by class, the 50 largest; `eval_sources` counts eval rows by source. `training_window_end`
-    (epoch seconds): strategy `time` only.
+    `usable` records are neither dead nor unsupported nor left out for their quality. `left_out` counts by reason, over all
+    records. `random_seed` and `eval_share` are those in force since the first build; `notes` say where the settings now
+    differ. `eval_classes` and `train_classes` count rows by class, the 50 largest; `eval_sources` counts eval rows by
+    source. `training_window_end` (epoch seconds): strategy `time` only.
     """
 
     workload: str
@@ -75,6 +76,7 @@ def build_datasets(
     *,
     workload: str,
     policy: SplitPolicy,
+    quality: QualityPolicy | None = None,
     previous_train: Path | None = None,
     workers: int | None = None,
 ) -> DatasetsSummary:
@@ -82,12 +84,13 @@ def build_datasets(
 
     `previous` is the last version of the base folder: it remembers which side every conversation is on, and must be given
     whenever there is one. `previous_train` is the last version of the training folder; unchanged files are linked from
-    it. Raises NotEnoughRecords, before anything is written.
+    it. `quality` says which answers are in no file (None: all are used). Raises NotEnoughRecords, before anything is
+    written.
     """
     summary = read_summary(records)
     columns = IndexColumns.read(records, summary.segments, policy)
     before = read_split(previous) if previous is not None else None
-    result = split_rows(columns, policy, before, workload)
+    result = split_rows(columns, policy, before, workload, quality)
     for folder in (base_out, train_out):
         folder.mkdir(parents=True, exist_ok=True)
     write_split(base_out, result.terms, result.known)

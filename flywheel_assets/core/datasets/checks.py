@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flywheel_assets.core.datasets.assignment import Side, read_split
 from flywheel_assets.core.datasets.conversation import canonical, training_prompt, training_tools
 from flywheel_assets.core.datasets.eval_file import EVAL_FILE
-from flywheel_assets.core.datasets.index import read_columns, value_counts
+from flywheel_assets.core.datasets.index import near_keys, read_columns, value_counts
 from flywheel_assets.core.datasets.manifest import ROWS_FILE, LeftOut
 from flywheel_assets.core.datasets.readers import training_files
 from flywheel_assets.core.datasets.rendering import read_eval_line, read_training_line
@@ -29,7 +31,14 @@ from flywheel_assets.core.rows import Json
 # More refusals than this mean that the logging is broken, not that a line was.
 MAX_REFUSED_SHARE = 0.10
 _SHOWN = 5
-_NOT_USABLE = (LeftOut.SUPERSEDED, LeftOut.DUPLICATE, LeftOut.UNSUPPORTED_CONTENT)
+_NOT_USABLE = (
+    LeftOut.SUPERSEDED,
+    LeftOut.DUPLICATE,
+    LeftOut.UNSUPPORTED_CONTENT,
+    LeftOut.TRUNCATED,
+    LeftOut.REFUSAL,
+    LeftOut.LOW_FEEDBACK,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +88,17 @@ def check_enough_records(base: Path, train: Path, *, min_total_records: int) -> 
     if not eval_rows or not train_rows:
         empty = "examine" if not eval_rows else "train"
         message = (
-            f"{usable} records, but none to {empty} on: a split moves whole sessions and prompts, and there are too few of "
-            "them. Ingest more conversations; `rows.parquet` says why each row is left out."
+            f"{usable} records, but none to {empty} on: a split moves whole sessions, prompts and near-duplicates, and "
+            "there are too few of them. Ingest more conversations; `rows.parquet` says why each row is left out."
         )
         return CheckOutcome(False, message, details)
     return CheckOutcome(True, f"{usable} usable records: {eval_rows} eval rows, {train_rows} training rows", details)
 
 
-def check_no_leakage(base: Path, train: Path) -> CheckOutcome:
+def check_no_leakage(base: Path, train: Path, records: Path | None = None) -> CheckOutcome:
     """Whether no conversation, prompt or cluster of the eval rows is trained or validated on.
+
+    With the `records` they were made from, also whether no near-duplicate of an eval row is.
 
     Prompts are compared as they are trained (messages and tools), so a request that was only logged differently counts.
     Clusters of training rows come from the manifest, which must name the same rows as the files.
@@ -109,17 +120,20 @@ def check_no_leakage(base: Path, train: Path) -> CheckOutcome:
         shared_clusters += shared
         if listed != in_files.hexdigest():
             unlisted.append(split)
+    near = _near_duplicates_across(base, records) if records is not None else 0
     details: Json = {
         "eval_rows": len(rows),
         "shared_conversations": shared_rows,
         "shared_prompts": shared_prompts,
         "shared_clusters": shared_clusters,
+        "near_duplicates": near,
         "splits_not_as_listed": unlisted,
     }
-    if shared_rows or shared_prompts or shared_clusters:
+    if shared_rows or shared_prompts or shared_clusters or near:
         message = (
-            f"{shared_rows} conversations, {shared_prompts} prompts and {shared_clusters} rows of clusters stand on both "
-            "sides: scores of these eval rows would be worthless. Build the datasets again; if it stays, report it."
+            f"{shared_rows} conversations, {shared_prompts} prompts, {shared_clusters} rows of clusters and {near} "
+            "near-duplicates stand on both sides: scores of these eval rows would be worthless. Build the datasets again; "
+            "if it stays, report it."
         )
         return CheckOutcome(False, message, details)
     if unlisted:
@@ -199,6 +213,17 @@ def _listed(base: Path, split: str, eval_clusters: set[str]) -> tuple[str, int]:
         digest.update("".join(table["row_id"].to_pylist()).encode())
         shared += sum(cluster in eval_clusters for cluster in table["cluster"].to_pylist())
     return digest.hexdigest(), shared
+
+
+def _near_duplicates_across(base: Path, records: Path) -> int:
+    """Rows trained or validated on that share a near-duplicate key with an eval row; keys of templates say nothing."""
+    near = near_keys(records, read_summary(records).segments)
+    split = read_columns(base / ROWS_FILE, ["split"])["split"].to_numpy(zero_copy_only=False)
+    _, known = read_split(base)
+    told = np.concatenate([known.keys[known.sides == Side.TEMPLATE], np.zeros(1, np.uint64)])
+    examined = np.setdiff1d(near[split == "eval"], told)
+    trained = near[(split == "train") | (split == "validation")]
+    return int(np.isin(trained, examined).any(axis=1).sum()) if trained.size else 0
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from flywheel_assets.core.cleaning.quality import feedback_score, is_cut_off, is_refusal
 from flywheel_assets.core.rows import Json
 
 TOOL_CLASS_PREFIX = "tool:"
@@ -40,8 +41,9 @@ class Facts(NamedTuple):
     the hash of the whole conversation. `kind` is `tool:<name of the first call>`, `no_call` (tools were offered, none
     called) or `text`. `definitions` are 64-bit hashes of the offered tools, schemas and all, in the order of `tools`.
     `unsupported` is empty, or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
-    tools; the answer). The six last fields say where (byte, length) the body holds the prompt and the tools in training
-    form, and the answer message; `prompt_at` is -1 where it does not hold them as they are.
+    tools; the answer). `cut_off` and `refusal` are about the answer, `feedback` is its score (NaN: none). The six last
+    fields say where (byte, length) the body holds the prompt and the tools in training form, and the answer message;
+    `prompt_at` is -1 where it does not hold them as they are.
     """
 
     trace_id: str
@@ -63,6 +65,9 @@ class Facts(NamedTuple):
     request_size: int
     answer_size: int
     accepted: bool
+    cut_off: bool
+    refusal: bool
+    feedback: float
     prompt_at: int
     prompt_bytes: int
     tools_at: int
@@ -80,8 +85,17 @@ def hash64(content: bytes) -> int:
 _definition_hash = lru_cache(maxsize=4096)(hash64)
 
 
-def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
-    """The facts of a canonical record. `body` and `content_hash` are those of its `Record`, `record` is the parsed body."""
+def session_hash(record: Json) -> int:
+    """The hash of the session a record belongs to; 0 where it names none."""
+    session = record.get("session_id")
+    return hash64(f"session:{session}".encode()) if session else 0
+
+
+def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = None) -> Facts:
+    """The facts of a canonical record. `body` and `content_hash` are those of its `Record`, `record` is the parsed body.
+
+    `session` is its `session_hash`, where that was taken before the record was scrubbed.
+    """
     request, response = record["request"], record["response"]
     answer = answer_message(record)
     prompt = training_prompt(request)
@@ -96,7 +110,6 @@ def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
     digest.update(canonical([completion["content"], [[c["function"]["name"], c["function"]["arguments"]] for c in calls]]))
     offered = [tool["function"]["name"] for tool in tools]
     called = [call["function"]["name"] for call in calls]
-    session = record.get("session_id")
     answer_json = canonical(answer)
     # Canonical bodies hold them in this order, so each search starts where the last one ended.
     prompt_at = _place(body, b'"messages":', prompt_json, 0)
@@ -108,7 +121,7 @@ def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
         trace=hash64(record["id"].encode()),
         row_id=digest.digest()[:16],
         prompt=int.from_bytes(prompt_hash[:8], "little") or 1,
-        session=hash64(f"session:{session}".encode()) if session else 0,
+        session=session_hash(record) if session is None else session,
         content=int.from_bytes(content_hash[:8], "little"),
         timestamp=record["timestamp"],
         kind=TOOL_CLASS_PREFIX + called[0] if called else NO_CALL if offered else TEXT,
@@ -123,6 +136,9 @@ def facts(record: Json, body: bytes, content_hash: bytes) -> Facts:
         request_size=len(prompt_json) + len(tools_json),
         answer_size=len(answer_json),
         accepted=accepted_answers(record) is not None,
+        cut_off=is_cut_off(response),
+        refusal=is_refusal(request, answer),
+        feedback=feedback_score(record),
         prompt_at=prompt_at if verbatim else -1,
         prompt_bytes=len(prompt_json),
         tools_at=tools_at,

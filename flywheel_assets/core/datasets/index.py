@@ -40,12 +40,16 @@ SCHEMA = pa.schema(
         ("request_size", pa.int32()),
         ("answer_size", pa.int32()),
         ("accepted", pa.bool_()),
+        ("cut_off", pa.bool_()),
+        ("refusal", pa.bool_()),
+        ("feedback", pa.float64()),
         ("prompt_at", pa.int32()),
         ("prompt_bytes", pa.int32()),
         ("tools_at", pa.int32()),
         ("tools_bytes", pa.int32()),
         ("answer_at", pa.int32()),
         ("answer_bytes", pa.int32()),
+        ("near", pa.list_(pa.uint64())),
         ("block_offset", pa.int64()),
         ("block_bytes", pa.int64()),
         ("position", pa.int64()),
@@ -100,6 +104,22 @@ def numbers(records: Path, segments: Sequence[Segment], column: str, dtype: Any)
         values[at : at + table.num_rows] = table[column].to_numpy()
         at += table.num_rows
     return values
+
+
+def near_keys(records: Path, segments: Sequence[Segment]) -> Array:
+    """The keys near-duplicates share, one row a record and 0 where there is none; no columns where no record has any."""
+    rows = sum(segment.rows for segment in segments)
+    values: Array | None = None
+    at = 0
+    for table in index_tables(records, segments, ["near"]):
+        column = table["near"].combine_chunks()
+        counts = np.diff(column.offsets.to_numpy())
+        if (width := int(counts.max(initial=0))) > 0:
+            values = np.zeros((rows, width), np.uint64) if values is None else values
+            # All of a folder's records were read with the same settings: a record has every key or none.
+            values[at + np.flatnonzero(counts)] = column.flatten().to_numpy().reshape(-1, width)
+        at += table.num_rows
+    return np.zeros((rows, 0), np.uint64) if values is None else values
 
 
 def codes(records: Path, segments: Sequence[Segment], column: str) -> tuple[Array, list[str]]:

@@ -24,7 +24,7 @@ import zstandard
 
 from flywheel_assets.core.rows import Json
 
-FORMAT = 1
+FORMAT = 2
 SUMMARY_FILE = "records.json"
 QUARANTINE_FILE = "quarantine.jsonl"
 DEAD_FILE = "dead.parquet"
@@ -65,7 +65,9 @@ class RecordsSummary:
 
     `records` count now; `rows` are ever kept, of which `superseded` were replaced by a later content of the same id and
     `duplicates` repeat an earlier conversation. `new_rows` and `new_rejected` came with the last update. `rejected`
-    counts refusals by reason. `data_version` hashes the records that count, never time or bytes.
+    counts refusals by reason, `scrubbed` the values ever replaced by placeholders, by kind. `quality` counts records that
+    count: `cut_off`, `refusal`, `rated` (with a feedback score), and of near-duplicates `near_clusters` (groups of two or
+    more), `near_records` in them, and `near_largest`. `data_version` hashes the records that count, never time or bytes.
     """
 
     records: int
@@ -73,6 +75,8 @@ class RecordsSummary:
     superseded: int
     duplicates: int
     rejected: dict[str, int]
+    scrubbed: dict[str, int]
+    quality: dict[str, int]
     new_rows: int
     new_rejected: int
     data_version: str

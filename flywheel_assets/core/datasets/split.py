@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flywheel_assets.core.datasets.assignment import KnownKeys, Side, SplitTerms, assign_sides, uniform_hash
+from flywheel_assets.core.cleaning import QualityPolicy
+from flywheel_assets.core.datasets.assignment import Assignment, KnownKeys, Side, SplitTerms, assign_sides, uniform_hash
 from flywheel_assets.core.datasets.draw import balanced_draw, training_window_end
-from flywheel_assets.core.datasets.index import Array, codes, conversations, numbers, read_dead
+from flywheel_assets.core.datasets.index import Array, codes, conversations, near_keys, numbers, read_dead
 from flywheel_assets.core.datasets.manifest import Fates, LeftOut, Split
 from flywheel_assets.core.datasets.segments import Segment
 from flywheel_assets.core.records import DEFAULT_SOURCE
@@ -49,7 +50,10 @@ class SplitPolicy:
 
 @dataclass(frozen=True, slots=True)
 class IndexColumns:
-    """The columns of a records folder that splitting reads, one value a row; memory is some 50 bytes a row."""
+    """The columns of a records folder that splitting reads, one value a row; memory is some 60 bytes a row.
+
+    `near` (rows x keys) adds 8 bytes for each key near-duplicates are known by.
+    """
 
     rows: int
     superseded: Array
@@ -59,6 +63,10 @@ class IndexColumns:
     conversation: Array
     prompt: Array
     session: Array
+    near: Array
+    cut_off: Array
+    refusal: Array
+    feedback: Array
     timestamp: Array
     kinds: Array
     kind_names: list[str]
@@ -84,6 +92,10 @@ class IndexColumns:
             conversation=conversations(records, segments),
             prompt=numbers(records, segments, "prompt", np.uint64),
             session=numbers(records, segments, "session", np.uint64),
+            near=near_keys(records, segments),
+            cut_off=numbers(records, segments, "cut_off", np.bool_),
+            refusal=numbers(records, segments, "refusal", np.bool_),
+            feedback=numbers(records, segments, "feedback", np.float64),
             timestamp=numbers(records, segments, "timestamp", np.float64),
             kinds=kinds,
             kind_names=kind_names,
@@ -107,9 +119,15 @@ class SplitResult:
 
 
 def split_rows(
-    columns: IndexColumns, policy: SplitPolicy, before: tuple[SplitTerms, KnownKeys] | None, workload: str
+    columns: IndexColumns,
+    policy: SplitPolicy,
+    before: tuple[SplitTerms, KnownKeys] | None,
+    workload: str,
+    quality: QualityPolicy | None = None,
 ) -> SplitResult:
     """Decide on every row. `before` is what the last build remembered, None for a workload's first.
+
+    `quality` says which answers are not used (None: all are). Such rows are not usable, and take no side.
 
     Seed and eval share are those of the first build, whatever the policy says now: with others, rows would change
     sides. `notes` says so where they differ. Raises NotEnoughRecords.
@@ -119,10 +137,13 @@ def split_rows(
     fates.leave_out(columns.duplicates, LeftOut.DUPLICATE)
     rows = fates.undecided_rows()
     fates.leave_out(rows[~columns.supported[rows]], LeftOut.UNSUPPORTED_CONTENT)
+    _leave_out_for_quality(columns, fates, quality or QualityPolicy())
     rows = fates.undecided_rows()
     _refuse_too_few(columns, rows, policy, workload)
     terms, known = before or (_first_terms(columns, rows, policy), KnownKeys.none())
-    assignment, known = assign_sides(terms, known, columns.prompt[rows], columns.session[rows], columns.train_only[rows])
+    assignment, known = assign_sides(
+        terms, known, columns.prompt[rows], columns.session[rows], columns.train_only[rows], columns.near[rows]
+    )
     linked = assignment.links
     fates.sides[rows] = np.where(linked, Side.UNKNOWN, assignment.sides)
     fates.clusters[rows] = assignment.clusters
@@ -130,9 +151,21 @@ def split_rows(
     fates.leave_out(rows[~linked & (assignment.sides == Side.EVAL) & columns.train_only[rows]], LeftOut.TRAIN_ONLY_SOURCE)
     window_end = _narrow_to_window(columns, fates, policy) if policy.strategy == "time" else None
     eval_rows = _draw_eval(columns, fates, policy, terms)
-    _split_training_side(columns, fates, policy, terms, rows, assignment.clusters, assignment.prompt_clusters)
+    _split_training_side(columns, fates, policy, terms, rows, assignment)
     notes = tuple(_notes(policy, terms, workload)) if before is not None else ()
     return SplitResult(fates, eval_rows, len(rows), terms, known, window_end, notes)
+
+
+def _leave_out_for_quality(columns: IndexColumns, fates: Fates, quality: QualityPolicy) -> None:
+    rows = fates.undecided_rows()
+    # The last reason given is the one that stands: what a person said weighs most.
+    if quality.drop_refusals:
+        fates.leave_out(rows[columns.refusal[rows]], LeftOut.REFUSAL)
+    if quality.drop_truncated:
+        fates.leave_out(rows[columns.cut_off[rows]], LeftOut.TRUNCATED)
+    if quality.min_feedback is not None:
+        # NaN, the score of what nobody rated, is below nothing.
+        fates.leave_out(rows[columns.feedback[rows] < quality.min_feedback], LeftOut.LOW_FEEDBACK)
 
 
 def _refuse_too_few(columns: IndexColumns, rows: Array, policy: SplitPolicy, workload: str) -> None:
@@ -178,19 +211,16 @@ def _draw_eval(columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: 
 
 
 def _split_training_side(
-    columns: IndexColumns,
-    fates: Fates,
-    policy: SplitPolicy,
-    terms: SplitTerms,
-    rows: Array,
-    clusters: Array,
-    prompt_clusters: Array,
+    columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: SplitTerms, rows: Array, assignment: Assignment
 ) -> None:
     """Validation by hash of the cluster; rows that link a validated and a trained cluster are left out; then `limit`."""
     on_side = (fates.sides[rows] == Side.TRAIN) & (fates.reasons[rows] == 0)
-    rows, clusters, prompt_clusters = rows[on_side], clusters[on_side], prompt_clusters[on_side]
-    validated = uniform_hash("validation", terms.random_seed, clusters) < policy.val_ratio
-    links = validated != (uniform_hash("validation", terms.random_seed, prompt_clusters) < policy.val_ratio)
+    rows, places = rows[on_side], assignment.places[on_side]
+    validated = uniform_hash("validation", terms.random_seed, assignment.clusters[on_side]) < policy.val_ratio
+    key_validated = uniform_hash("validation", terms.random_seed, assignment.key_clusters) < policy.val_ratio
+    links = np.zeros(len(rows), bool)
+    for column in places.T:
+        links |= (column >= 0) & (key_validated[column] != validated)
     fates.leave_out(rows[links], LeftOut.LINKS_TRAIN_AND_VALIDATION)
     rows, validated = rows[~links], validated[~links]
     for split, members, limit in (

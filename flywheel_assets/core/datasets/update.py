@@ -18,8 +18,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail, scrub_record
+from flywheel_assets.core.cleaning.near import compared_text, near_keys
 from flywheel_assets.core.datasets.appending import Described, SegmentAppender
-from flywheel_assets.core.datasets.conversation import Facts, facts
+from flywheel_assets.core.datasets.conversation import Facts, facts, session_hash
 from flywheel_assets.core.datasets.index import (
     SCHEMA,
     Array,
@@ -29,6 +31,7 @@ from flywheel_assets.core.datasets.index import (
     numbers,
     write_dead,
 )
+from flywheel_assets.core.datasets.quality import quality_counts
 from flywheel_assets.core.datasets.segments import (
     RecordsSummary,
     Segment,
@@ -37,7 +40,7 @@ from flywheel_assets.core.datasets.segments import (
     write_summary,
 )
 from flywheel_assets.core.datasets.workers import SERIAL_RECORDS, worker_count, worker_processes
-from flywheel_assets.core.records import Record, Reject, parse_content
+from flywheel_assets.core.records import Record, Reject, canonical_body, parse_content
 
 # What one worker is given at a time. The bytes bound memory where records are huge.
 CHUNK_RECORDS = 2_000
@@ -66,6 +69,7 @@ def update_records(
     max_bytes: int,
     workers: int | None = None,
     received_at: float | None = None,
+    cleaning: CleaningPolicy | None = None,
 ) -> RecordsSummary:
     """Write into `out` the records of `previous` and of `batches`, in that order.
 
@@ -73,7 +77,8 @@ def update_records(
     order: a later content of a known id replaces the earlier one, and a conversation that is already there is kept as
     a duplicate, which does not count. What `parse_content` refuses goes to `quarantine.jsonl` with id, reason and detail.
     `max_bytes` bounds one record; `received_at` (epoch seconds, now) is the clock future timestamps are refused by.
-    `workers` processes share the work, by default one a core; few records are worked on in this process.
+    `workers` processes share the work, by default one a core; few records are worked on in this process. `cleaning` says
+    what is taken out of records before anything of them is kept (None: nothing), and must be that of `previous`.
     """
     clock = time.time() if received_at is None else received_at
     before = read_summary(previous) if previous is not None else None
@@ -82,14 +87,24 @@ def update_records(
     count = worker_count(workers, sum(len(lengths) for _, lengths, _ in head))
     out.mkdir(parents=True, exist_ok=True)
     with SegmentAppender(previous, before, out) as appender, worker_processes(count) as in_order:
-        arguments = ((*chunk, max_bytes, clock) for chunk in itertools.chain(head, chunks))
+        arguments = ((*chunk, max_bytes, clock, cleaning) for chunk in itertools.chain(head, chunks))
         for described in in_order(describe_chunk, arguments):
             appender.append(described)
     return _summarise(out, before, appender)
 
 
-def describe_chunk(ids: list[str], lengths: list[int], bodies: bytes, max_bytes: int, received_at: float) -> Described:
-    """Validate and describe a chunk of bodies, given end to end with their lengths. Runs in a worker process."""
+def describe_chunk(
+    ids: list[str],
+    lengths: list[int],
+    bodies: bytes,
+    max_bytes: int,
+    received_at: float,
+    cleaning: CleaningPolicy | None = None,
+) -> Described:
+    """Validate, clean and describe a chunk of bodies, given end to end with their lengths. Runs in a worker process."""
+    scrubs = cleaning if cleaning is not None and cleaning.scrub else None
+    scrubbed: Counter[str] = Counter()
+    compared: list[str] = []
     kept: list[bytes] = []
     rows: list[Facts] = []
     rejects: list[tuple[str, str, str]] = []
@@ -98,18 +113,30 @@ def describe_chunk(ids: list[str], lengths: list[int], bodies: bytes, max_bytes:
         parsed = parse_content(bodies[at : at + length], max_bytes=max_bytes, received_at=received_at)
         at += length
         if isinstance(parsed, Reject):
-            rejects.append((trace_id, str(parsed.reason), parsed.detail))
+            detail = parsed.detail if scrubs is None else scrub_detail(parsed.detail, scrubs)
+            rejects.append((trace_id, str(parsed.reason), detail))
             continue
         record, content = parsed
         body = record.body if record.id == trace_id else _under_id(record, trace_id)
+        content_hash = record.content_hash
         content["id"] = trace_id
-        rows.append(facts(content, body, record.content_hash))
+        # Two sessions named after people stay two, also when both are called <EMAIL_1>.
+        session = session_hash(content)
+        if scrubs is not None and (replaced := scrub_record(content, body, scrubs)):
+            scrubbed.update({str(entity): count for entity, count in replaced.items()})
+            body, content_hash = canonical_body(content)
+        rows.append(facts(content, body, content_hash, session))
+        if cleaning is not None and cleaning.near_duplicates:
+            compared.append(compared_text(content["request"]["messages"]))
         kept.append(body)
     blocks = list(compress_blocks(kept))
     columns = list(zip(*rows, strict=True)) or [()] * len(Facts._fields)
-    arrays = [pa.array(column, SCHEMA.field(name).type) for name, column in zip(Facts._fields, columns, strict=True)]
-    index = pa.RecordBatch.from_arrays(arrays, names=list(Facts._fields))
-    return Described([block for block, _ in blocks], [n for _, n in blocks], index, rejects)
+    near = near_keys(compared, cleaning.similarity) if cleaning is not None and compared else [[] for _ in rows]
+    columns.append(tuple(near))
+    names = [*Facts._fields, "near"]
+    arrays = [pa.array(column, SCHEMA.field(name).type) for name, column in zip(names, columns, strict=True)]
+    index = pa.RecordBatch.from_arrays(arrays, names=names)
+    return Described([block for block, _ in blocks], [n for _, n in blocks], index, rejects, scrubbed)
 
 
 def _under_id(record: Record, trace_id: str) -> bytes:
@@ -159,6 +186,8 @@ def _summarise(out: Path, before: RecordsSummary | None, appender: SegmentAppend
         superseded=len(superseded),
         duplicates=len(duplicates),
         rejected=dict(sorted((Counter(before.rejected if before is not None else {}) + appender.new_rejects).items())),
+        scrubbed=dict(sorted((Counter(before.scrubbed if before is not None else {}) + appender.new_scrubbed).items())),
+        quality=quality_counts(out, segments, alive),
         new_rows=appender.new_rows,
         new_rejected=appender.new_rejects.total(),
         data_version=_data_version(out, segments, alive),

@@ -5,7 +5,13 @@ What does not: files and stores (`resources.ingest`, `resources.trace_stores`), 
 image and audio messages are valid records, the workload profile judges them.
 """
 
-from flywheel_assets.core.records.parse import oversize_reject, parse_content, parse_record, reject_line
+from flywheel_assets.core.records.parse import (
+    canonical_body,
+    oversize_reject,
+    parse_content,
+    parse_record,
+    reject_line,
+)
 from flywheel_assets.core.records.types import DEFAULT_SOURCE, Record, Reject, RejectReason
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "Record",
     "Reject",
     "RejectReason",
+    "canonical_body",
     "oversize_reject",
     "parse_content",
     "parse_record",

@@ -96,10 +96,20 @@ def _normalised(content: Json, workload: str, source: str, received_at: float) -
     canonical = json_bytes(content, option=orjson.OPT_SORT_KEYS)
     content_hash = _digest(canonical)
     record_id = given_id or content_hash.hex()
-    # Spliced in rather than dumped again: the second dump would cost as much as everything checked above.
-    body = b'{"id":' + orjson.dumps(record_id) + b"," + canonical[1:]
+    body = _with_id(canonical, record_id)
     content["id"] = record_id
     return Record(record_id, workload, content["workload_id"], timestamp, session_id, source, body, content_hash)
+
+
+def canonical_body(content: Json) -> tuple[bytes, bytes]:
+    """The canonical body of a record's parsed content, and its content hash: those of its `Record`, taken again."""
+    canonical = orjson.dumps({name: value for name, value in content.items() if name != "id"}, option=orjson.OPT_SORT_KEYS)
+    return _with_id(canonical, content["id"]), _digest(canonical)
+
+
+def _with_id(canonical: bytes, record_id: str) -> bytes:
+    # Spliced in rather than dumped again: the second dump would cost as much as everything checked before.
+    return b'{"id":' + orjson.dumps(record_id) + b"," + canonical[1:]
 
 
 def _workload(content: Json) -> str:
