@@ -12,11 +12,11 @@ import dagster as dg
 
 from flywheel_assets.assets.capture import observe_summaries
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.resources.trace_stores.elasticsearch import (
     ElasticsearchTraceStore,
     ElasticsearchUnavailable,
     Pulsing,
-    bounded,
 )
 
 MIN_INTERVAL_S = 30

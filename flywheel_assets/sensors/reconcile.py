@@ -18,9 +18,12 @@ from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.pacing import paced
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs
+from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.settings import Settings
 
 MIN_INTERVAL_S = 30
+# What may be waited for a trace store that is down: Dagster kills a tick after 60 s, and then nobody reads why.
+_STORE_BUDGET_S = 30.0
 _SHOWN_WORKLOADS = 5
 
 _UNFINISHED = [
@@ -49,8 +52,9 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         the same batch twice while it is under way."""
         instance = context.instance
         bury_dead_runs(instance)
-        observe_traces(instance, flywheel)
-        held = paced(flywheel, flywheel.state(announced=announced(instance)))
+        with bounded(_STORE_BUDGET_S):
+            observe_traces(instance, flywheel)
+            held = paced(flywheel, flywheel.state(announced=announced(instance)))
         state, bound = held.state, flywheel.settings.automation.max_runs
         unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
         under_way = [run for run in unfinished if BATCH_TAG in run.tags]

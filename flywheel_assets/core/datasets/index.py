@@ -159,19 +159,24 @@ def conversations(records: Path, segments: Sequence[Segment]) -> Array:
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def dead_rows(trace: Array, conversation: Array) -> tuple[Array, Array]:
-    """The rows that do not count: of each trace the last row wins, then of each conversation the first.
+def dead_rows(trace: Array, content: Array, conversation: Array) -> tuple[Array, Array]:
+    """The rows that do not count: of each trace its last content wins, then of each conversation the first row.
 
-    `trace` and `conversation` are 64-bit hashes, one a row. Returns two sorted arrays of row numbers: superseded,
-    duplicate. A duplicate comes back to life when the row it repeated is superseded.
+    All three are 64-bit hashes, one a row. A content that comes again unchanged keeps its place: a store that had to be
+    read once more must not move anything. Returns two sorted arrays of row numbers: superseded, duplicate. A duplicate
+    comes back to life when the row it repeated is superseded.
     """
     order = np.argsort(trace, kind="stable")
-    in_order = trace[order]
+    traces, contents = trace[order], content[order]
+    begins = np.ones(len(order), bool)
+    begins[1:] = (traces[1:] != traces[:-1]) | (contents[1:] != contents[:-1])
     last = np.ones(len(order), bool)
-    last[:-1] = in_order[1:] != in_order[:-1]
-    superseded = np.sort(order[~last])
-    alive = np.ones(len(trace), bool)
-    alive[superseded] = False
+    last[:-1] = traces[1:] != traces[:-1]
+    # Of the last run of equal contents of each trace, the row with which it begins.
+    kept = order[np.flatnonzero(begins)[np.cumsum(begins)[last] - 1]]
+    alive = np.zeros(len(trace), bool)
+    alive[kept] = True
+    superseded = np.flatnonzero(~alive)
     rows = np.flatnonzero(alive)
     first = np.zeros(len(rows), bool)
     first[np.unique(conversation[rows], return_index=True)[1]] = True

@@ -174,7 +174,8 @@ def _at_least(
 def _summarise(out: Path, before: RecordsSummary | None, appender: SegmentAppender) -> RecordsSummary:
     """Say which rows count, write `dead.parquet` and `records.json`."""
     segments = tuple(appender.segments)
-    superseded, duplicates = dead_rows(numbers(out, segments, "trace", np.uint64), conversations(out, segments))
+    traces, contents = (numbers(out, segments, column, np.uint64) for column in ("trace", "content"))
+    superseded, duplicates = dead_rows(traces, contents, conversations(out, segments))
     write_dead(out, superseded, duplicates)
     rows = sum(segment.rows for segment in segments)
     alive = np.ones(rows, bool)

@@ -44,6 +44,14 @@ def test_the_last_content_of_an_id_counts(workbench: Workbench) -> None:
     assert (summary.records, summary.superseded, summary.new_rows) == (2, 1, 1)
 
 
+def test_records_that_are_read_once_more_unchanged_keep_their_place(workbench: Workbench) -> None:
+    before = workbench.records([log_line(n) for n in range(1, 5)])
+    again = workbench.records([log_line(2), log_line(1)])
+    assert (again.records, again.superseded, again.data_version) == (4, 2, before.data_version)
+    changed = workbench.records([log_line(2, latency_ms=7)])
+    assert changed.data_version != before.data_version
+
+
 def test_a_duplicate_counts_again_when_the_row_it_repeats_is_superseded(workbench: Workbench) -> None:
     assert workbench.records([log_line(1), log_line(1, id="again")]).duplicates == 1
     summary = workbench.records([log_line(2, id="t1")])

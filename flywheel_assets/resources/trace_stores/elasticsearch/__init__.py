@@ -11,7 +11,6 @@ from flywheel_assets.resources.trace_stores.elasticsearch.connection import (
     ElasticsearchRefused,
     ElasticsearchUnavailable,
     IncompleteAnswer,
-    bounded,
 )
 from flywheel_assets.resources.trace_stores.elasticsearch.existing import ExistingIndexStore
 from flywheel_assets.resources.trace_stores.elasticsearch.mapping import FieldMap
@@ -30,7 +29,6 @@ __all__ = [
     "IncompleteAnswer",
     "Pulse",
     "Pulsing",
-    "bounded",
     "open_store",
 ]
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.trace_stores.base import TraceStoreError
+from flywheel_assets.resources.trace_stores.deadline import DEADLINE
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -30,8 +29,6 @@ TRY_AGAIN = frozenset({429, 502, 503, 504})
 FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _SHOWN_CHARACTERS = 300
-# Until when (monotonic) everything asked in this context has to be over; see `bounded`.
-_DEADLINE: ContextVar[float] = ContextVar("elasticsearch_deadline", default=float("inf"))
 _SHORTEST_TIMEOUT_S = 0.5
 _NO = frozenset({"0", "false", "no", "off"})
 
@@ -107,16 +104,6 @@ class Access:
         return self.url.startswith("http://") and not local and bool(self.api_key or self.password)
 
 
-@contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """Within it, no request and no retry goes on for longer than `seconds` from now: a long tick is killed."""
-    token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _DEADLINE.reset(token)
-
-
 class Connection:
     """Asks one server. Threads may share it, and a forked child may go on using it: it opens sockets of its own."""
 
@@ -145,7 +132,7 @@ class Connection:
         import elasticsearch
 
         client = self._open()
-        deadline = _DEADLINE.get()
+        deadline = DEADLINE.get()
         until = min(time.monotonic() + (self._retry_s if patiently else 0), deadline)
         pause = FIRST_PAUSE_S
         while True:

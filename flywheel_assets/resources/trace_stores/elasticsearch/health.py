@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from flywheel_assets.resources.trace_stores.base import TraceStoreError
+from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.resources.trace_stores.elasticsearch import open_store
 from flywheel_assets.resources.trace_stores.elasticsearch.connection import (
     Connection,
     ElasticsearchRefused,
-    bounded,
     client_version,
     version_advice,
 )
