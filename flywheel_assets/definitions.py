@@ -61,7 +61,7 @@ def _store_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     # Imported here: whoever keeps traces in a file needs none of it.
     from flywheel_assets.sensors.elasticsearch_traces import elasticsearch_traces_sensor
 
-    return [elasticsearch_traces_sensor()]
+    return [elasticsearch_traces_sensor(settings)]
 
 
 @dg.definitions

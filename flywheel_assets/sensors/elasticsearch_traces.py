@@ -18,20 +18,20 @@ from flywheel_assets.resources.trace_stores.elasticsearch import (
     ElasticsearchUnavailable,
     Pulsing,
 )
+from flywheel_assets.settings import Settings
 
-MIN_INTERVAL_S = 30
 # A tick has 60 s before Dagster kills it without a trace; 20 s leaves room for a slow event log.
 TICK_BUDGET_S = 20.0
 # An observation takes some 10 ms in a busy SQLite: so many fit into the budget twice.
 MAX_OBSERVATIONS = 500
 
 
-def elasticsearch_traces_sensor() -> dg.SensorDefinition:
+def elasticsearch_traces_sensor(settings: Settings) -> dg.SensorDefinition:
     """The `elasticsearch_traces` sensor."""
 
     @dg.sensor(
         name="elasticsearch_traces",
-        minimum_interval_seconds=MIN_INTERVAL_S,
+        minimum_interval_seconds=settings.automation.interval_s,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Observes new records in Elasticsearch: registers workloads, reports how far each one goes.",
     )

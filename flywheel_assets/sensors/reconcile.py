@@ -21,7 +21,6 @@ from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RU
 from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.settings import Settings
 
-MIN_INTERVAL_S = 30
 # What may be waited for a trace store that is down: Dagster kills a tick after 60 s, and then nobody reads why.
 _STORE_BUDGET_S = 30.0
 _SHOWN_WORKLOADS = 5
@@ -41,7 +40,7 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
     @dg.sensor(
         name="reconcile",
         asset_selection=dg.AssetSelection.all(),
-        minimum_interval_seconds=MIN_INTERVAL_S,
+        minimum_interval_seconds=settings.automation.interval_s,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="Starts what the planner names as stale: new records, edited settings, new candidates, dead runs.",
     )

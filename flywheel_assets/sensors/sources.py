@@ -14,20 +14,19 @@ from flywheel_assets.settings import Settings
 # request, and what it brought must be stored and observed.
 TICK_BUDGET_S = 20.0
 TICK_RECORDS = 20_000
-MIN_INTERVAL_S = 30
 
 
 def source_sensors(settings: Settings) -> list[dg.SensorDefinition]:
     """The sensors of all sources that are switched on."""
-    return [source_sensor(source) for source in enabled_sources(settings)]
+    return [source_sensor(source, settings.automation.interval_s) for source in enabled_sources(settings)]
 
 
-def source_sensor(source: TraceSource) -> dg.SensorDefinition:
-    """The `<name>_traces` sensor of a source."""
+def source_sensor(source: TraceSource, interval_s: int) -> dg.SensorDefinition:
+    """The `<name>_traces` sensor of a source; `interval_s` is the time between two ticks."""
 
     @dg.sensor(
         name=f"{source.name}_traces",
-        minimum_interval_seconds=MIN_INTERVAL_S,
+        minimum_interval_seconds=interval_s,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=f"Fetches new records from {title(source)}, registers their workloads and reports where each stands.",
     )

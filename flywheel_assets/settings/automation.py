@@ -16,5 +16,6 @@ class AutomationSettings(Section):
     cooldown_minutes: float = Field(
         0, ge=0, description="Minutes between two turns of one workload that new records start; 0 means none."
     )
+    interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
     # Enough to keep every slot of the run queue busy between two ticks, few enough that a changed setting is obeyed soon.
     max_runs: int = Field(8, ge=1, description="Runs that the sensor keeps queued or under way at most.")

@@ -185,7 +185,8 @@ class WorkloadSettings(Section):
 
     cleaning: dict[str, Any] = Field(default_factory=dict, description="Keys of `cleaning` that differ for this workload.")
     automation: dict[str, Any] = Field(
-        default_factory=dict, description="Keys of `automation` that differ for this workload (not `max_runs`)."
+        default_factory=dict,
+        description="Keys of `automation` that differ for this workload (`min_new_records` and `cooldown_minutes`).",
     )
     split: dict[str, Any] = Field(default_factory=dict, description="Keys of `split` that differ for this workload.")
     training: dict[str, Any] = Field(default_factory=dict, description="Keys of `training` that differ for this workload.")
