@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from benchmarks.synthetic import record_lines
 from flywheel_assets.core.cleaning import CleaningPolicy
 from flywheel_assets.core.datasets import update_records
@@ -45,16 +45,8 @@ def bench_scrub_dedup(records: int = RECORDS) -> dict[str, object]:
         value = round(records / (time.perf_counter() - started))
     if summary.scrubbed.get("email", 0) < records // 10:
         raise RuntimeError(f"scrubbed {summary.scrubbed} of {records} records: the figure would mean nothing")
-    return {
-        "bench": "scrub_dedup_records_per_s",
-        "value": value,
-        "unit": "records/s",
-        "better": "higher",
-        "target": TARGET,
-        "ok": value >= TARGET,
-        "peer": _peer(stored[:PEER_RECORDS]),
-        "machine": machine(),
-    }
+    peer = _peer(stored[:PEER_RECORDS])
+    return figure("scrub_dedup_records_per_s", value, "records/s", "higher", TARGET, peer=peer)
 
 
 def _stored(records: int) -> Iterator[_Stored]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from benchmarks.synthetic import write_records
 from flywheel_assets.core.datasets import SplitPolicy, build_datasets, profile_workload, update_records
 from flywheel_assets.core.records import Record, parse_record
@@ -44,7 +44,7 @@ def bench_dataprep_speed(records: int = SPEED_RECORDS) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         stored = _write_stored(Path(folder), records)
         value = round(records / _prepare(stored, Path(folder) / "first", None))
-    return _line("dataprep_records_per_s", value, "records/s", "higher", SPEED_TARGET, value >= SPEED_TARGET)
+    return figure("dataprep_records_per_s", value, "records/s", "higher", SPEED_TARGET)
 
 
 def bench_dataprep_peak(records: int) -> dict[str, object]:
@@ -63,7 +63,7 @@ def bench_dataprep_peak(records: int) -> dict[str, object]:
             raise RuntimeError(f"data preparation of {records} records ended with exit code {child.exitcode}")
         value = round(answers.get())
     name = "dataprep_peak_mb_1m" if records >= 1_000_000 else f"dataprep_peak_mb_{records // 1000}k"
-    return _line(name, value, "MB", "lower", PEAK_TARGET_MB, value < PEAK_TARGET_MB)
+    return figure(name, value, "MB", "lower", PEAK_TARGET_MB)
 
 
 def bench_incremental_ratio(records: int = INCREMENTAL_RECORDS) -> dict[str, object]:
@@ -74,7 +74,7 @@ def bench_incremental_ratio(records: int = INCREMENTAL_RECORDS) -> dict[str, obj
         first = _prepare(stored, Path(folder) / "first", None)
         second = _prepare(new, Path(folder) / "second", Path(folder) / "first")
     value = round(second / first, 4)
-    return _line("incremental_ratio", value, "ratio", "lower", RATIO_TARGET, value <= RATIO_TARGET)
+    return figure("incremental_ratio", value, "ratio", "lower", RATIO_TARGET)
 
 
 def _prepare(stored: Path, out: Path, previous: Path | None) -> float:
@@ -154,19 +154,6 @@ def _children() -> list[int]:
         except FileNotFoundError:
             continue  # a thread that ended
     return children
-
-
-def _line(bench: str, value: float, unit: str, better: str, target: float, ok: bool) -> dict[str, object]:
-    return {
-        "bench": bench,
-        "value": value,
-        "unit": unit,
-        "better": better,
-        "target": target,
-        "ok": ok,
-        "peer": None,
-        "machine": machine(),
-    }
 
 
 if __name__ == "__main__":

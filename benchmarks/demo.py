@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from tests.fakes import OpenAIDouble
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -30,16 +30,16 @@ def bench_demo() -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         root = _clone(Path(folder))
         wall = _demo(root)
-        yield _line("demo_wall_s", wall, "s", 720)
+        yield figure("demo_wall_s", round(wall, 3), "s", "lower", 720)
         busy = _union([tuple(span) for span in _busy_spans(root)])
-        yield _line("orchestration_share", 1 - busy / wall, "share", 0.10)
+        yield figure("orchestration_share", round(1 - busy / wall, 3), "share", "lower", 0.10)
 
 
 def bench_one_candidate() -> Iterator[Line]:
     """`smollm2-135m` alone."""
     with tempfile.TemporaryDirectory() as folder:
         root = _clone(Path(folder), lambda content: content.update(candidates=content["candidates"][:1]))
-        yield _line("demo_one_candidate_wall_s", _demo(root), "s", 420)
+        yield figure("demo_one_candidate_wall_s", round(_demo(root), 3), "s", "lower", 420)
 
 
 def bench_noop_run() -> Iterator[Line]:
@@ -55,7 +55,7 @@ def bench_noop_run() -> Iterator[Line]:
         wall = time.monotonic() - began
         if json.loads(done.stdout)["materialized"] or double.count != asked or not asked:
             raise RuntimeError(f"the second run was no second run: {done.stdout}, {double.count - asked} model calls")
-        yield _line("noop_run_s", wall, "s", 15)
+        yield figure("noop_run_s", round(wall, 3), "s", "lower", 15)
 
 
 def _clone(root: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Path:
@@ -116,16 +116,3 @@ def _flywheel(root: Path, *arguments: str, check: bool = True) -> subprocess.Com
 
 def _environment(root: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(root), "FLYWHEEL_HOME": str(root / ".flywheel")}
-
-
-def _line(bench: str, value: float, unit: str, target: float) -> Line:
-    return {
-        "bench": bench,
-        "value": round(value, 3),
-        "unit": unit,
-        "better": "lower",
-        "target": target,
-        "ok": value <= target,
-        "peer": None,
-        "machine": machine(),
-    }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from benchmarks.synthetic import record_lines
 from flywheel_assets.core.records import Record, parse_record
 from flywheel_assets.resources.trace_stores.elasticsearch import ElasticsearchTraceStore
@@ -52,8 +52,8 @@ def bench_export() -> dict[str, object]:
     if count != RECORDS:
         raise RuntimeError(f"{count} of {RECORDS} records came out: the figure would mean nothing")
     value = round(count / elapsed)
-    line = _line("es_export_records_per_s", value, "records/s", "higher", EXPORT_TARGET, value >= EXPORT_TARGET)
-    return {**line, "peak_growth_mb": round((peak - before) / 1e6, 1)}
+    exported = figure("es_export_records_per_s", value, "records/s", "higher", EXPORT_TARGET)
+    return {**exported, "peak_growth_mb": round((peak - before) / 1e6, 1)}
 
 
 def bench_idle_tick() -> dict[str, object]:
@@ -89,17 +89,4 @@ def bench_idle_tick() -> dict[str, object]:
         if "Nothing new" not in str(getattr(said, "skip_message", "")):
             raise RuntimeError(f"the last tick was not idle ({said}): the figure would mean nothing")
     value = round(statistics.median(seconds[1:]), 4)
-    return _line("sensor_idle_tick_s", value, "s", "lower", TICK_TARGET_S, value <= TICK_TARGET_S)
-
-
-def _line(name: str, value: float, unit: str, better: str, target: float, ok: bool) -> dict[str, object]:
-    return {
-        "bench": name,
-        "value": value,
-        "unit": unit,
-        "better": better,
-        "target": target,
-        "ok": ok,
-        "peer": None,
-        "machine": machine(),
-    }
+    return figure("sensor_idle_tick_s", value, "s", "lower", TICK_TARGET_S)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from benchmarks.synthetic import write_records
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.trace_stores import LocalTraceStore
@@ -29,16 +29,7 @@ def bench_ingest(records: int = RECORDS) -> dict[str, object]:
     if report.new != records:
         raise RuntimeError(f"{records} records written, {report.to_json()} ingested: the figure would mean nothing")
     value = round(records / elapsed)
-    return {
-        "bench": "ingest_records_per_s",
-        "value": value,
-        "unit": "records/s",
-        "better": "higher",
-        "target": TARGET,
-        "ok": value >= TARGET,
-        "peer": None,
-        "machine": machine(),
-    }
+    return figure("ingest_records_per_s", value, "records/s", "higher", TARGET)
 
 
 if __name__ == "__main__":

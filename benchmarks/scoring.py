@@ -7,7 +7,7 @@ import random
 import time
 from typing import Any
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from flywheel_assets.core.metrics import score_rows
 from flywheel_assets.core.rows import Answer, EvalRow, Prediction, ToolCall, WorkloadType
 
@@ -28,16 +28,7 @@ def bench_scoring(rows: int = ROWS) -> dict[str, object]:
         if not 0.5 < scores["function_name"][~(scores["no_call"] >= 0)].mean() < 1:
             raise RuntimeError("the synthetic answers are not a mix of right and wrong: the figure would mean nothing")
     value = round(sorted(taken)[_REPEATS // 2], 4)
-    return {
-        "bench": "score_1000_tool_rows_s",
-        "value": value,
-        "unit": "s",
-        "better": "lower",
-        "target": TARGET_S,
-        "ok": value <= TARGET_S,
-        "peer": None,
-        "machine": machine(),
-    }
+    return figure("score_1000_tool_rows_s", value, "s", "lower", TARGET_S)
 
 
 def _evaluation(n: int, seed: int) -> tuple[list[EvalRow], list[Prediction]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from benchmarks.machine import machine
+from benchmarks.figure import figure
 from benchmarks.synthetic import record_lines
 from flywheel_assets.core.graph import BASE, Partition
 from flywheel_assets.definitions import build_defs
@@ -62,13 +62,4 @@ def bench_backlog(records: int = RECORDS, workloads: int = WORKLOADS) -> dict[st
     if done.count(True) != workloads:
         raise RuntimeError(f"{done.count(True)} of {workloads} workloads have datasets: the figure would mean nothing")
     value = round(longest, 2)
-    return {
-        "bench": "sensor_backlog_max_tick_s",
-        "value": value,
-        "unit": "s",
-        "better": "lower",
-        "target": TARGET_S,
-        "ok": value <= TARGET_S,
-        "peer": None,
-        "machine": machine(),
-    }
+    return figure("sensor_backlog_max_tick_s", value, "s", "lower", TARGET_S)
