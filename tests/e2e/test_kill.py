@@ -42,7 +42,7 @@ def test_ten_kills_lose_nothing_and_leave_nothing(tmp_path: Path) -> None:
     killed_in: list[str] = []
     for number in range(KILLS):
         # The first kills land in start-up and data, the later ones in loading, training and evaluation.
-        moment = rng.uniform(2, 12) if number < 3 else rng.uniform(15, 60)
+        moment = rng.uniform(2, 12) if number < 3 else rng.uniform(12, 42)
         killed_in.append(_kill_after(clone, moment, tmp_path / f"run-{number}.log"))
         _assert_no_process_is_left(clone)
     print("killed in:", ", ".join(killed_in))
