@@ -47,14 +47,15 @@ class IngestReport:
     formats: dict[str, str] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The fixed form of `flywheel ingest --json`."""
+        """The fixed form of `flywheel ingest --json`; with `formats` where something else than logs was read."""
+        told = {"formats": dict(self.formats)} if set(self.formats.values()) - {LOG.name} else {}
         return {
             "new": self.new,
             "duplicate": self.duplicate,
             "rejected": self.rejected,
             "reasons": dict(self.reasons),
             "workloads": dict(self.workloads),
-            "formats": dict(self.formats),
+            **told,
         }
 
 

@@ -68,7 +68,6 @@ def test_every_line_is_counted_as_what_it_is(store, log):
         "rejected": 2,
         "reasons": {"not_json": 1, "bad_workload_id": 1},
         "workloads": {"other": 1, "router": 2},
-        "formats": {str(path): "log"},
     }
 
 
