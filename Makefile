@@ -10,7 +10,7 @@ BENCH  ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test lint format types ui bench clean
+.PHONY: help setup setup-base demo test proofs lint format types ui bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -49,7 +49,10 @@ demo: $(VENV)/.local  ## the whole loop on this machine, ending with the decisio
 	@$(BIN)/flywheel demo $(if $(filter full,$(DEMO)),--full)
 
 test: $(VENV)/.local $(VENV)/.dev  ## all tests that need nothing but the package index (PYTEST="-k name" runs a part)
-	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile $(PYTEST)
+
+proofs: $(VENV)/.local $(VENV)/.dev  ## what neither `make test` nor .ci/run has time for: sensors, daemon and training until a decision
+	@$(BIN)/python -m pytest -m long --timeout=1800
 
 lint: $(VENV)/.dev  ## ruff and types
 	@$(BIN)/ruff check .

@@ -172,18 +172,21 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
 
 
 def _drift(work: Work, profile: Json) -> Drift | None:
-    """Today's profile against the one behind the current decision; None while nothing is decided."""
+    """Today's profile against the one behind the current decision; None while nothing is decided.
+
+    A decision made by another release of the profile cannot be compared with; the next one can.
+    """
     artifacts = work.flywheel.artifacts
     decision = artifacts.current(graph.DECISION, work.partition)
     behind = None if decision is None else ancestor(artifacts, decision, graph.PROFILE)
-    if behind is None:
+    if behind is None or behind.manifest["code_version"] != graph.BY_NAME[graph.PROFILE].code_version:
         return None
     return drift_between(orjson.loads((behind.path / PROFILE_FILE).read_bytes()), profile)
 
 
 def _drift_check(drift: Drift | None) -> CheckOutcome:
     if drift is None:
-        return CheckOutcome("drift", True, "Nothing is decided yet.", blocking=False)
+        return CheckOutcome("drift", True, "Nothing is decided yet that could be compared with.", blocking=False)
     details = {name: round(shift.psi, 4) for name, shift in drift.shifts.items()}
     return CheckOutcome("drift", not drift.drifted, drift.summary(), blocking=False, details=details)
 

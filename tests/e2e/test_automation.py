@@ -22,7 +22,7 @@ INTERVAL_S = 10
 # The daemon looks every 5 s which sensors are due.
 DAEMON_LOOP_S = 5
 
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.model, pytest.mark.timeout(1500)]
 
 _START = """mutation($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
   __typename ... on PythonError { message } } }"""

@@ -15,6 +15,10 @@ from tests.assets.conftest import Bench, bench, instance
 __all__ = ["bench", "instance"]
 
 
+# Datasets are all that pacing is about; examining a candidate would take most of the time.
+NOBODY_EXAMINED = [{"id": "small", "model": "small.gguf", "workloads": []}]
+
+
 def tick(bench: Bench) -> dg.SensorResult | dg.SkipReason:
     sensor = bench.defs.resolve_sensor_def("reconcile")
     context = dg.build_sensor_context(
@@ -112,6 +116,7 @@ def test_runs_in_flight_are_bounded(bench: Bench) -> None:
 
 
 def test_few_new_records_wait_until_there_are_enough(bench: Bench) -> None:
+    bench.content["candidates"] = NOBODY_EXAMINED
     bench.content["automation"] = {"min_new_records": 30}
     bench.ingest(20)
     assert skipped(bench).endswith("New records wait: tickets: 20 new records, 30 are waited for.")
@@ -125,6 +130,7 @@ def test_few_new_records_wait_until_there_are_enough(bench: Bench) -> None:
 
 
 def test_a_workload_cools_down_between_two_turns(bench: Bench) -> None:
+    bench.content["candidates"] = NOBODY_EXAMINED
     bench.ingest(120)
     bench.turn()
     bench.content["workloads"] = {"tickets": {"automation": {"cooldown_minutes": 90}}}
@@ -135,6 +141,7 @@ def test_a_workload_cools_down_between_two_turns(bench: Bench) -> None:
 
 
 def test_an_edited_setting_starts_its_work_while_new_records_wait(bench: Bench) -> None:
+    bench.content["candidates"] = bench.content["candidates"][:1]
     bench.ingest(120)
     bench.turn()
     bench.content["automation"] = {"min_new_records": 1000}
@@ -146,6 +153,7 @@ def test_an_edited_setting_starts_its_work_while_new_records_wait(bench: Bench) 
 
 
 def test_a_person_who_runs_the_plan_is_not_paced(bench: Bench) -> None:
+    bench.content["candidates"] = NOBODY_EXAMINED
     bench.content["automation"] = {"min_new_records": 1000}
     bench.ingest(120)
     assert bench.turn().materialized
