@@ -94,6 +94,13 @@ def gone(pid: int, within_s: float = 5.0) -> bool:
     return False
 
 
+def eventually(told: Callable[[], str | None], within_s: float = 10.0) -> str | None:
+    deadline = time.monotonic() + within_s
+    while (answer := told()) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return answer
+
+
 def test_a_server_is_up_inside_the_block_and_gone_behind_it(loading: Any, gguf: Path) -> None:
     with Serving().deployed(candidate(gguf), owner="test") as endpoint:
         assert endpoint.base_url.endswith("/v1") and endpoint.engine_build == "xllamacpp 0.0.1/llama.cpp b7"
@@ -192,9 +199,8 @@ _PARENT = textwrap.dedent(
 def test_a_server_that_dies_says_how_and_what_it_logged(loading: Any, gguf: Path) -> None:
     loading("print('CUDA error: too hot', flush=True); threading.Timer(0.6, lambda: os.kill(os.getpid(), 9)).start()")
     with Serving().deployed(candidate(gguf), owner="test") as endpoint:
-        (child,) = children()
-        assert gone(child.pid)
-        fault = endpoint.fault()
+        # A process with threads counts as gone before its parent can read how it ended.
+        fault = eventually(endpoint.fault)
     assert fault is not None and "was killed (signal 9" in fault and "CUDA error: too hot" in fault
 
 
