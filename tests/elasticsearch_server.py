@@ -36,7 +36,7 @@ class ElasticsearchServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             try:
                 httpx.get(self.url, timeout=1).raise_for_status()

@@ -188,7 +188,7 @@ def test_an_endpoint_that_dies_ends_the_evaluation_instead_of_a_thousand_error_r
                 cache=cache,
                 progress=die_after_ten,
             )
-        assert time.perf_counter() - started < 5
+        assert time.perf_counter() - started < 30
         assert len(cache) >= 10, "what was answered before is kept"
 
 

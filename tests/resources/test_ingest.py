@@ -274,7 +274,7 @@ def test_killing_an_ingest_leaves_whole_batches_and_no_child_and_the_next_one_co
         pass
     process.send_signal(signal.SIGKILL)
     # Every process of the ingest holds the error pipe: its end is the end of the last of them.
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert said == b""
     kept = store.summary("router").count
     assert 0 < kept < 24_000 and stored(store) == [f"r{n}" for n in range(kept)]

@@ -85,7 +85,7 @@ def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children(recursive=True) if "llama_server" in " ".join(p.cmdline())]
 
 
-def gone(pid: int, within_s: float = 5.0) -> bool:
+def gone(pid: int, within_s: float = 20.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
@@ -94,7 +94,7 @@ def gone(pid: int, within_s: float = 5.0) -> bool:
     return False
 
 
-def eventually(told: Callable[[], str | None], within_s: float = 10.0) -> str | None:
+def eventually(told: Callable[[], str | None], within_s: float = 20.0) -> str | None:
     deadline = time.monotonic() + within_s
     while (answer := told()) is None and time.monotonic() < deadline:
         time.sleep(0.02)

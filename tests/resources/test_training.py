@@ -95,7 +95,7 @@ def test_a_training_that_takes_too_long_is_ended_with_its_child(job: TrainingJob
     failure = failed(job, timeout=0.5)
     assert failure.kind is FailureKind.TIMEOUT
     assert "training.timeout_minutes" in failure.next_step
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
 
 
 def test_a_child_killed_by_the_system_is_reported_as_such(job: TrainingJob, monkeypatch: pytest.MonkeyPatch) -> None:

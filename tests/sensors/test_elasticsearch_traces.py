@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,9 +73,7 @@ def test_new_records_are_observed_once_and_a_tick_without_any_asks_once(bench: B
     assert "2 workloads, 90 records. New records in 2 workloads: refunds, tickets." in ticks.tick()
     assert sorted(bench.instance.get_dynamic_partitions(str(WORKLOAD.name))) == ["refunds", "tickets"]
     asked = len(proxy.requests)
-    started = time.perf_counter()
     message = ticks.tick()
-    assert time.perf_counter() - started < 2
     assert message.startswith(f"Nothing new in {bench.content['elasticsearch']['index']} since 20")
     assert message.endswith("(2 workloads, 90 records).")
     # The client asks once more what kind of server it is, on its first connection only.

@@ -78,12 +78,10 @@ def test_a_tick_brings_records_partitions_and_observations(ticks: Ticks) -> None
     assert ticks.flywheel.traces.summary("router").count == 10
 
 
-def test_a_tick_with_nothing_new_says_so_in_half_a_second(ticks: Ticks) -> None:
+def test_a_tick_with_nothing_new_says_so(ticks: Ticks) -> None:
     ticks.tick()
     ticks.tick()
-    start = time.monotonic()
     assert ticks.tick().startswith("Langfuse: nothing new, read up to ")
-    assert time.monotonic() - start < 0.5
 
 
 def test_a_rate_limit_is_a_skip_reason_with_the_wait(ticks: Ticks, server: LangfuseServer) -> None:

@@ -61,5 +61,5 @@ def test_killing_the_parent_kills_the_process(tmp_path: Path) -> None:
 def test_a_process_whose_parent_died_before_it_looked_does_not_start(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SLEEPER.format(work="time.sleep(60)"), str(tmp_path / "told"), str(os.getpid() + 1)]
     start = time.monotonic()
-    assert subprocess.run(command, capture_output=True, timeout=10).returncode == 128 + signal.SIGKILL
-    assert time.monotonic() - start < 5
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 128 + signal.SIGKILL
+    assert time.monotonic() - start < 30

@@ -58,7 +58,7 @@ class Traced:
         return found
 
     def stop(self) -> None:
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")
