@@ -19,7 +19,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "scrub_dedup_records_per_s": lambda: [cleaning.bench_scrub_dedup()],
     "sensor_idle_tick_s": lambda: [elasticsearch.bench_idle_tick()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
-    "bootstrap_10k_paired_s": lambda: [scoring.bench_bootstrap()],
+    "bootstrap_10k_s": lambda: [scoring.bench_bootstrap()],
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,

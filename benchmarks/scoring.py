@@ -45,7 +45,7 @@ def bench_bootstrap(rows: int = ROWS) -> dict[str, object]:
         paired_test(ours, theirs, clusters, margin=0.05, seed=repeat, resamples=10_000)
         taken.append(time.perf_counter() - started)
     value = round(sorted(taken)[_REPEATS // 2], 4)
-    return figure("bootstrap_10k_paired_s", value, "s", "lower", BOOTSTRAP_TARGET_S)
+    return figure("bootstrap_10k_s", value, "s", "lower", BOOTSTRAP_TARGET_S)
 
 
 def _evaluation(n: int, seed: int) -> tuple[list[EvalRow], list[Prediction]]:
