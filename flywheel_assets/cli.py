@@ -174,6 +174,44 @@ def plan_command(
         print_sample_size(content, out)
 
 
+WhyOption = Annotated[str, typer.Option("--why", help="What convinced you; kept in model_selection.json.")]
+WhoOption = Annotated[str | None, typer.Option("--who", help="Your name; default: the user who is logged in.")]
+WorkloadArgument = Annotated[str, typer.Argument(help="The workload, by slug or original id.")]
+
+
+@app.command()
+def approve(workload: WorkloadArgument, why: WhyOption, who: WhoOption = None, as_json: JsonOption = False) -> None:
+    """Let the decision's winner serve the workload. Refused unless the verdict is promote, up to date and not expired."""
+    _act("approve", workload, who, why, as_json)
+
+
+@app.command()
+def reject(workload: WorkloadArgument, why: WhyOption, who: WhoOption = None, as_json: JsonOption = False) -> None:
+    """Say that the decision's winner shall not serve the workload, and why."""
+    _act("reject", workload, who, why, as_json)
+
+
+@app.command()
+def rollback(workload: WorkloadArgument, why: WhyOption, who: WhoOption = None, as_json: JsonOption = False) -> None:
+    """Take back what serves now: the model approved before it serves again, or else the teacher."""
+    _act("rollback", workload, who, why, as_json)
+
+
+def _act(action: str, workload: str, who: str | None, why: str, as_json: bool) -> None:
+    from flywheel_assets.cli_promote import act
+
+    settings = load_settings()
+    slug = _known(workload)
+    with _instance(settings) as instance:
+        done = act(instance, settings, action, slug, who=who, why=why)
+    if as_json:
+        _print_json(done)
+    else:
+        out.print(done["says"], markup=False)
+    if not done["ok"]:
+        raise typer.Exit(1)
+
+
 @app.command()
 def serve(
     workload: Annotated[str, typer.Argument(help="The workload whose model to serve.")],
@@ -261,13 +299,23 @@ def _print_json(content: object) -> None:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is the whole story: shown without a traceback."""
+    from flywheel_assets.core.promotion import PromotionRefused
     from flywheel_assets.resources.artifacts import ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.serving import ServingError
     from flywheel_assets.resources.sources import SourceError
     from flywheel_assets.resources.trace_stores import TraceStoreError
 
-    return (SettingsError, UserError, ArtifactMissing, IngestError, ServingError, SourceError, TraceStoreError)
+    return (
+        SettingsError,
+        UserError,
+        ArtifactMissing,
+        IngestError,
+        PromotionRefused,
+        ServingError,
+        SourceError,
+        TraceStoreError,
+    )
 
 
 def main() -> None:

@@ -115,6 +115,9 @@ def _print_decision(decision: Json | None, out: Console) -> None:
     winner = f" {decision['candidate']} ({decision['variant']})" if decision["candidate"] else ""
     approved = "" if decision["verdict"] != "promote" else (", approved" if decision["approved"] else ", not approved")
     out.print(f"  decision: [bold {style}]{decision['verdict']}[/]{winner}{approved}")
+    if served := decision["serving"]:
+        model = f"{served['candidate']} ({served['variant']})"
+        out.print(f"  serves now: {model}, approved by {escape(served['who'])} on {served['time']}")
     if decision["needed_rows"]:
         out.print(f"  {decision['needed_rows']:,} more eval rows are needed for a verdict")
     for reason in decision["reasons"]:

@@ -21,7 +21,7 @@ def clone(tmp_path: Path) -> Clone:
 
 def test_help_names_every_command_and_where_to_start(clone: Clone) -> None:
     out = clone.flywheel("--help").stdout
-    for command in ("ingest", "run", "status", "plan", "serve", "doctor", "demo"):
+    for command in ("ingest", "run", "status", "plan", "approve", "reject", "rollback", "serve", "doctor", "demo"):
         assert command in out
     assert "flywheel ingest FILE" in " ".join(out.split())
 
@@ -99,6 +99,14 @@ def test_an_unknown_workload_lists_the_known_ones(clone: Clone, tmp_path: Path) 
         assert result.returncode == 2
         assert "unknown workload 'tikets'" in result.stderr
         assert "tickets" in result.stderr
+
+
+def test_nothing_is_approved_before_it_is_decided_nor_without_a_reason(clone: Clone, tmp_path: Path) -> None:
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")))
+    result = clone.flywheel("approve", "tickets", "--why", "looks good", ok=False)
+    assert result.returncode == 2
+    assert "nothing is decided yet. Run `flywheel run tickets` first." in " ".join(result.stderr.split())
+    assert "--why" in clone.flywheel("approve", "tickets", ok=False).stderr
 
 
 def test_a_workload_of_refused_records_says_why_it_has_none(clone: Clone, tmp_path: Path) -> None:

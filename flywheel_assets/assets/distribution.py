@@ -1,26 +1,53 @@
-"""Distribution: what applications read to know which model serves a workload."""
+"""Distribution: what applications read to know which model serves a workload, and where a person says so."""
 
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import orjson
 
+from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.assets.metadata import bullet_table
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
 from flywheel_assets.core.catalog import CatalogEntry, update_catalog
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.promotion import TEACHER, Act, Action, PromotionRefused, is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.promotions import promote
+from flywheel_assets.resources.provenance import adapter_of
 from flywheel_assets.settings import Settings
 
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
 CATALOG_FILE = "model_selection.json"
+PROMOTE_JOB = "promote"
 _SHOWN_CHANGES = 30
+
+
+class PersonDoes(Enum):
+    """`core.promotion.Action`, and nothing, as the launchpad offers them."""
+
+    nothing = "nothing"
+    approve = "approve"
+    reject = "reject"
+    rollback = "rollback"
+
+
+class Promotion(dg.Config):
+    """What a person does with the decision of a workload; with `nothing` the catalog is just brought up to date."""
+
+    action: PersonDoes = PersonDoes.nothing
+    workload: str = ""
+    who: str = ""
+    why: str = ""
 
 
 def distribution_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -37,10 +64,41 @@ def distribution_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             )
         ]
     )
-    def model_catalog(context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+    def model_catalog(context: dg.AssetExecutionContext, config: Promotion, flywheel: dg.ResourceParam[Flywheel]) -> Events:
+        _record(context, config, flywheel)
         yield from publish(context, flywheel, [graph.CATALOG], _update, {graph.CATALOG: _describe})
 
     return [model_catalog]
+
+
+def promote_job() -> "UnresolvedAssetJobDefinition":
+    """Approve, reject or roll back from the launchpad; the same as `flywheel approve`, `reject` and `rollback`."""
+    asked = {"action": "approve", "workload": "the workload's slug", "who": "your name", "why": "what convinced you"}
+    return dg.define_asset_job(
+        PROMOTE_JOB,
+        selection=dg.AssetSelection.assets(asset_key(graph.CATALOG)),
+        description="A person approves, rejects or rolls back: fill in the four values and launch. `rollback` takes back "
+        "what serves now. Who, when and why are kept in model_selection.json.",
+        config={"ops": {"model_catalog": {"config": asked}}},
+    )
+
+
+def _record(context: dg.AssetExecutionContext, config: Promotion, flywheel: Flywheel) -> None:
+    if config.action is PersonDoes.nothing:
+        return
+    try:
+        act = promote(
+            flywheel,
+            config.workload,
+            Action(config.action.value),
+            who=config.who,
+            why=config.why,
+            # A run that is executed again after a crash tells the same act again.
+            act_id=context.run.root_run_id or context.run_id,
+        )
+    except PromotionRefused as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    context.log.info(f"{act.who}: {act.action} {act.model} for '{act.workload}' ({act.why})")
 
 
 def _update(work: Work) -> Mapping[str, Outcome]:
@@ -72,27 +130,44 @@ def _entry(flywheel: Flywheel, slug: str) -> CatalogEntry | None:
     summary = decision.summary
     promoted = summary["candidate"] and Partition(slug, summary["candidate"])
     report = promoted and flywheel.artifacts.current(graph.EVALS[Variant(summary["variant"])], promoted)
-    adapter = promoted and flywheel.artifacts.current(graph.ADAPTER, promoted)
+    adapter = adapter_of(flywheel.artifacts, decision)
+    acts = flywheel.promotions.acts(slug)
+    served = serving(acts)
     return CatalogEntry(
         workload=slug,
         workload_id=flywheel.traces.summary(slug).workload_id,
         verdict=summary["verdict"],
-        approved=summary["approved"],
+        approved=is_approved(acts, decision.version),
         candidate=summary["candidate"],
         variant=summary["variant"],
-        adapter_version=adapter.version if adapter and summary["variant"] == Variant.CUSTOMIZED else None,
+        adapter_version=adapter.version if adapter else None,
         metrics=report.summary["scores"] if report else {},
         dataset_version=comparison.summary["dataset"],
         evidence=f"{graph.DECISION}/{slug}/{decision.version}",
+        serving=None if served is None else _serving(served),
+        last_act={key: acts[-1].to_json()[key] for key in ("action", "who", "why", "time", "decision")} if acts else None,
     )
+
+
+def _serving(act: Act) -> Json:
+    model = {key: getattr(act, key) for key in ("candidate", "variant", "adapter_version", "decision")}
+    return {**model, "approved_by": act.who, "since": act.time}
 
 
 def _describe(artifact: Artifact) -> Mapping[str, Any]:
     catalog = read_catalog(artifact)
     columns = ("workload", "verdict", "candidate", "variant", "approved", "dataset_version", "time")
+    entries = catalog["workloads"].values()
     changes = [[change["time"], change["workload"], change["change"]] for change in reversed(catalog["history"])]
     return {
         "workloads": artifact.summary["workloads"],
-        "selection": bullet_table(columns, [[entry[c] for c in columns] for entry in catalog["workloads"].values()]),
+        "selection": bullet_table(
+            ("serves now", *columns),
+            [[_who_serves(entry.get("serving")), *(entry[column] for column in columns)] for entry in entries],
+        ),
         "history": bullet_table(["time", "workload", "change"], changes[:_SHOWN_CHANGES]),
     }
+
+
+def _who_serves(served: Json | None) -> str:
+    return TEACHER if served is None else f"{served['candidate']} ({served['variant']})"

@@ -25,7 +25,10 @@ class CatalogEntry:
 
     `candidate`, `variant` and `adapter_version` name the model of a promotion and are None where the incumbent is kept or
     nothing is settled; `metrics` are its scores, `{metric: {"value", "low", "high", "n"}}`. `evidence` names the decision
-    artifact. `time` (ISO 8601) is when the entry last changed: None in entries handed to `update_catalog`, which sets it.
+    artifact. `serving` is the model that a person approved and nobody rolled back, whatever was decided since:
+    `{"candidate", "variant", "adapter_version", "decision", "approved_by", "since"}`, None for the teacher. `last_act` is
+    the latest thing a person did: `{"action", "who", "why", "time", "decision"}`. `time` (ISO 8601) is when the entry last
+    changed: None in entries handed to `update_catalog`, which sets it.
     """
 
     workload: str
@@ -38,12 +41,9 @@ class CatalogEntry:
     metrics: Json
     dataset_version: str
     evidence: str
+    serving: Json | None = None
+    last_act: Json | None = None
     time: str | None = None
-
-    @property
-    def may_serve(self) -> bool:
-        """Whether the candidate was promoted and a person approved it."""
-        return self.verdict == "promote" and self.approved
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CatalogEntry:
@@ -115,6 +115,14 @@ def _change(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
 
 
 def _standing(entry: Mapping[str, Any]) -> str:
+    served = entry.get("serving")
+    # Said where it is not the decision's own winner: a person's word outlives the decision it was about.
+    if served and not (entry["approved"] and served["candidate"] == entry["candidate"]):
+        return f"{_decided(entry)}; {served['candidate']} ({served['variant']}) serves"
+    return _decided(entry)
+
+
+def _decided(entry: Mapping[str, Any]) -> str:
     if entry["verdict"] != "promote":
         return str(entry["verdict"])
     return f"promote {entry['candidate']} ({entry['variant']}), {'approved' if entry['approved'] else 'not approved yet'}"

@@ -11,7 +11,6 @@ What does not belong here: what is inside an artifact (`core`), and when to make
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 import uuid
@@ -27,6 +26,7 @@ from filelock import FileLock, Timeout
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.planner import Failure, Published
 from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.json_files import read_json, write_json
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 
 MANIFEST = "manifest.json"
@@ -118,13 +118,13 @@ class ArtifactStore:
 
     def current(self, asset: str, partition: Partition) -> Artifact | None:
         """The current version, or None if there is none."""
-        ref = _read_json(self._ref(asset, partition))
+        ref = read_json(self._ref(asset, partition))
         return None if ref is None else self.version(asset, partition, ref["version"])
 
     def version(self, asset: str, partition: Partition, version: str) -> Artifact:
         """One version by name, current or not."""
         path = self._objects(asset, partition) / version
-        manifest = _read_json(path / MANIFEST)
+        manifest = read_json(path / MANIFEST)
         if manifest is None:
             raise ArtifactMissing(
                 f"version {version} of {asset} ({partition}) is gone from {path}. `flywheel run` makes it again."
@@ -140,7 +140,7 @@ class ArtifactStore:
 
     def published(self, asset: str, partition: Partition) -> Published | None:
         """What the planner needs to know of the current version; reads one small file."""
-        ref = _read_json(self._ref(asset, partition))
+        ref = read_json(self._ref(asset, partition))
         if ref is None:
             return None
         return Published(
@@ -153,7 +153,7 @@ class ArtifactStore:
 
     def failure(self, asset: str, partition: Partition) -> Failure | None:
         """The recorded failure, if the last attempt ended badly."""
-        content = _read_json(self._failure(asset, partition))
+        content = read_json(self._failure(asset, partition))
         return None if content is None else Failure(content["inputs_key"], content["message"])
 
     def history(self, asset: str, partition: Partition) -> list[Artifact]:
@@ -226,7 +226,7 @@ class ArtifactStore:
             "origin": dict(origin),
             "files": files,
         }
-        _write_json(draft.path / MANIFEST, manifest)
+        write_json(draft.path / MANIFEST, manifest)
         target = self._objects(asset, partition) / version
         if not (target / MANIFEST).is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +241,7 @@ class ArtifactStore:
             key: artifact.manifest.get(key)
             for key in ("version", "data_version", "inputs_key", "state", "reason", "blocked", "created_at")
         }
-        _write_json(self._ref(artifact.asset, artifact.partition), ref)
+        write_json(self._ref(artifact.asset, artifact.partition), ref)
         self._failure(artifact.asset, artifact.partition).unlink(missing_ok=True)
 
     def find(self, asset: str, partition: Partition, inputs_key: str) -> Artifact | None:
@@ -256,7 +256,7 @@ class ArtifactStore:
     def record_failure(self, asset: str, partition: Partition, inputs_key: str, message: str, run_id: str) -> None:
         """Keep why an attempt ended badly, for the planner, the comparison and `flywheel status`."""
         content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time()}
-        _write_json(self._failure(asset, partition), content)
+        write_json(self._failure(asset, partition), content)
 
     def sweep_drafts(self) -> int:
         """Remove drafts whose writer is dead (a killed run leaves its own behind); how many there were."""
@@ -297,22 +297,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_HASH_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _read_json(path: Path) -> Json | None:
-    try:
-        content: Json = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    return content
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a small JSON file: a reader sees the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with draft.open("wb") as file:
-        file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from flywheel_assets.core.graph import NODES, Partition, Scope
+from flywheel_assets.core.graph import CATALOG, NODES, Partition, Scope
 from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import ArtifactStore
 from flywheel_assets.resources.inputs import settings_slice, wanted
+from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore
 from flywheel_assets.settings import Settings
 
@@ -29,8 +30,14 @@ class Flywheel:
         return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"))
 
     def settings_slice(self, asset: str, partition: Partition) -> Json:
-        """What a partition of an asset reads from the settings."""
-        return settings_slice(self.settings, asset, partition)
+        """What a partition of an asset reads from the settings, and the catalog from what people approved."""
+        read = settings_slice(self.settings, asset, partition)
+        return {**read, "promotions": self.promotions.digests()} if asset == CATALOG else read
+
+    @property
+    def promotions(self) -> PromotionLog:
+        """What people approved, rejected and rolled back."""
+        return PromotionLog(self.settings.home)
 
     def workloads(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Every workload of the trace store (or those named), with the candidates examined on it."""

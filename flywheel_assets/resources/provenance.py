@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flywheel_assets.core.graph import EVERYTHING, Partition
+import orjson
+
+from flywheel_assets.core.graph import ADAPTER, EVALS, EVERYTHING, Partition
+from flywheel_assets.core.rows import Variant
 from flywheel_assets.resources.artifacts import Artifact, ArtifactStore
 
 
@@ -21,6 +24,20 @@ def ancestor(artifacts: ArtifactStore, artifact: Artifact, asset: str) -> Artifa
         if (further := ancestor(artifacts, found, asset)) is not None:
             return further
     return None
+
+
+def adapter_of(artifacts: ArtifactStore, decision: Artifact) -> Artifact | None:
+    """The adapter that a decision's winner was examined with, whatever was trained since.
+
+    None where nobody won, where the winner runs without one, or where the adapter is gone.
+    """
+    candidate, variant = decision.summary["candidate"], decision.summary["variant"]
+    if variant != Variant.CUSTOMIZED:
+        return None
+    evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
+    winner = next(arm for arm in evidence["arms"] if (arm["candidate"], arm["variant"]) == (candidate, variant))
+    partition = Partition(decision.partition.workload, candidate)
+    return ancestor(artifacts, artifacts.version(EVALS[Variant.CUSTOMIZED], partition, winner["version"]), ADAPTER)
 
 
 def _version_of(

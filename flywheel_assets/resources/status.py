@@ -12,6 +12,7 @@ from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.gates import default_gates, gates_of_type, rows_of
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, plan
+from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 from flywheel_assets.core.sample_size import plan_rows
 from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
@@ -83,9 +84,16 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
     artifact = flywheel.artifacts.current(graph.DECISION, Partition(slug))
     if artifact is None:
         return None
-    keys = ("verdict", "candidate", "variant", "needed_rows", "reasons", "approved")
+    keys = ("verdict", "candidate", "variant", "needed_rows", "reasons")
     stale = current.item((graph.DECISION, Partition(slug)))
-    return {**{key: artifact.summary.get(key) for key in keys}, "stale": stale.reason if stale else None}
+    acts = flywheel.promotions.acts(slug)
+    served = serving(acts)
+    return {
+        **{key: artifact.summary.get(key) for key in keys},
+        "approved": is_approved(acts, artifact.version),
+        "serving": served.to_json() if served else None,
+        "stale": stale.reason if stale else None,
+    }
 
 
 def _is_being_made(flywheel: Flywheel, target: Target) -> bool:

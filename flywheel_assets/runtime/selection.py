@@ -7,8 +7,10 @@ from pathlib import Path
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.promotion import is_approved
 from flywheel_assets.core.rows import Variant
 from flywheel_assets.resources.artifacts import Artifact, ArtifactMissing, ArtifactStore
+from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.settings import Candidate, Settings
 
 
@@ -33,10 +35,15 @@ def select(settings: Settings, artifacts: ArtifactStore, workload: str, candidat
     nothing is evaluated.
     """
     decision = artifacts.current(graph.DECISION, Partition(workload))
+    acts = PromotionLog(settings.home).acts(workload)
     verdict = decision.summary.get("verdict") if decision else None
     winner = decision.summary if decision else {}
     if winner.get("candidate") and candidate_id in (None, winner["candidate"]):
-        candidate, variant, promoted = winner["candidate"], Variant(winner["variant"]), bool(winner["approved"])
+        candidate, variant, promoted = (
+            winner["candidate"],
+            Variant(winner["variant"]),
+            decision is not None and is_approved(acts, decision.version),
+        )
     else:
         candidate, variant = _best(settings, artifacts, workload, candidate_id)
         promoted = False

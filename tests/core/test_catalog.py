@@ -73,11 +73,10 @@ def test_workloads_without_a_new_decision_stay() -> None:
     assert catalog["workloads"]["router"]["time"] == MONDAY
 
 
-def test_an_entry_is_read_back_and_only_an_approved_promotion_may_serve() -> None:
+def test_an_entry_is_read_back() -> None:
     catalog = update_catalog(None, [PROMOTED], MONDAY)
     entry = read_entry(catalog, "router")
-    assert entry == replace(PROMOTED, time=MONDAY) and not entry.may_serve
-    assert replace(entry, approved=True).may_serve and not replace(KEPT, approved=True).may_serve
+    assert entry == replace(PROMOTED, time=MONDAY)
     assert read_entry(catalog, "unknown") is None
 
 
@@ -88,3 +87,13 @@ def test_a_catalog_of_another_version_is_refused() -> None:
         read_entry(
             {"version": 1, "updated": MONDAY, "history": [], "workloads": {"router": {"workload": "router"}}}, "router"
         )
+
+
+def test_what_serves_is_told_where_it_is_not_the_decision_s_winner() -> None:
+    serving = {"candidate": "small", "variant": "customized", "decision": "v2"}
+    approved = replace(PROMOTED, approved=True, serving=serving)
+    catalog = update_catalog(update_catalog(None, [approved], MONDAY), [replace(KEPT, serving=serving)], TUESDAY)
+    assert [change["change"] for change in catalog["history"]] == [
+        "first decision: promote small (customized), approved",
+        "promote small (customized), approved -> keep; small (customized) serves",
+    ]
