@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.clone import Clone
+from tests.recomputed import verify_decision
 
 WORKLOAD = "bfcl-tool-router"
 CANDIDATE = "smollm2-135m"
@@ -59,6 +60,12 @@ def test_tuning_lifts_function_name_from_below_02_to_06_on_at_least_60_rows(play
     assert all(score["low"] <= score["value"] <= score["high"] for score in scores.values())
     assert scores["customized"]["value"] >= 0.6
     assert scores["base"]["value"] < 0.2
+
+
+def test_every_number_of_the_decision_comes_out_again_by_other_means(played: tuple[Clone, object]) -> None:
+    compared = verify_decision(played[0].home, WORKLOAD)
+    print(f"{compared} numbers of the decision were computed again")
+    assert compared > 500
 
 
 def test_rows_where_no_call_is_right_have_no_function_name_score(played: tuple[Clone, object]) -> None:
