@@ -69,18 +69,22 @@ def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console)
 def print_sample_size(content: Json, out: Console) -> None:
     """`flywheel plan`."""
     out.print(f"{content['workload']}: {content['eval_rows']} eval rows now, {content['records']} records")
-    table = Table("metric", "margin", "discordance", "", "rows needed", "there are", "missing")
+    out.print(f"alpha {content['alpha']:g} shared by {content['arms']} variant(s), power {content['power']:g}")
+    table = Table("metric", "margin", "difference", "discordance", "", "rows needed", "there are", "missing")
     for row in content["plans"]:
         table.add_row(
             row["metric"],
             f"{row['margin']:.3f}",
+            f"{row['difference']:+.3f}",
             f"{row['discordance']:.3f}",
             "seen" if row["observed"] else "assumed",
-            f"{row['needed']:,}",
+            "no number will do" if row["needed"] is None else f"{row['needed']:,}",
             f"{row['available']:,}",
-            f"{row['missing']:,}",
+            "" if row["missing"] is None else f"{row['missing']:,}",
         )
     out.print(table)
+    for look in content["looks"]:
+        out.print(f"look at {look['rows']:,} eval rows: {look['spent']:.4f} of alpha spent by then")
     out.print(content["note"], style="dim")
 
 

@@ -138,17 +138,17 @@ def _gate(table: list[Json], clusters: dict[str, str], found: Json, settings: Js
 
 
 def _effective(members: dict[str, list[float]], n: int) -> float:
-    """n over the design effect: the sandwich variance of the mean with rows grouped, over the one of independent rows."""
-    if len(members) == n:
-        return float(n)
-    values = np.concatenate([np.array(group) for group in members.values()])
-    mean = values.mean()
-    naive = float(((values - mean) ** 2).sum()) / n**2
-    if naive * n**2 <= 1e-12:
-        return float(len(members))
+    """n over the design effect of the losses, one imagined conversation lost throughout among them, and few clusters' cost."""
     k = len(members)
-    robust = k / (k - 1) * sum((math.fsum(group) - len(group) * mean) ** 2 for group in members.values()) / n**2
-    return float(max(1.0, n / max(1.0, robust / naive)))
+    if k == n:
+        return float(n)
+    size = n / k
+    losses = [[score - 1.0 for score in group] for group in members.values()]
+    mean = (math.fsum(map(math.fsum, losses)) - size) / (n + size)
+    naive = math.fsum((loss - mean) ** 2 for group in losses for loss in group) + size * (-1 - mean) ** 2
+    grouped = math.fsum((math.fsum(group) - len(group) * mean) ** 2 for group in losses) + (size * (-1 - mean)) ** 2
+    effect = max(1.0, (k + 1) / k * grouped / naive)
+    return float(max(1.0, n / effect * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, k - 1)) ** 2))
 
 
 def tango_bound(gained: int, lost: int, n: int, alpha: float) -> float:

@@ -17,12 +17,14 @@ from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.decisions import InvalidEvidence, InvalidGate, decide
 from flywheel_assets.core.gates import gates_of_type
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.looks import Look
 from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.core.plots import leaderboard_png
 from flywheel_assets.core.predictions import EvalReport, read_predictions
 from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import registered_gates
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
@@ -126,10 +128,12 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     try:
         decided = decide(
             compared,
-            [(gate.metric, gate.margin) for gate in settings.gates],
+            registered_gates(work.flywheel.settings, work.partition.workload),
             alpha=settings.alpha,
             power=settings.power,
             max_error_share=evaluation.max_error_share,
+            looks=settings.looks,
+            earlier=_looks_taken(work),
         )
     except (InvalidEvidence, InvalidGate) as error:
         raise Refusal(str(error), check=(graph.DECISION, "gates")) from error
@@ -139,6 +143,16 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     (draft / "report.md").write_text(to_markdown(compared, decided, examples), encoding="utf-8")
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
     return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
+
+
+def _looks_taken(work: Work) -> list[Look]:
+    """The looks behind the decision that stands: what they spent of alpha is spent."""
+    standing = work.flywheel.artifacts.current(graph.DECISION, work.partition)
+    if standing is None:
+        return []
+    evidence = orjson.loads((standing.path / DECISION_FILE).read_bytes())["evidence"]
+    # Absent from decisions made before looks were counted.
+    return [Look.from_json(look) for look in evidence.get("looks_taken", ())]
 
 
 def _losing_examples(work: Work, compared: Comparison) -> tuple[Example, ...]:
@@ -180,7 +194,6 @@ def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
         "needed rows": summary["needed_rows"] or 0,
-        "approved": summary["approved"],
         "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
         "evidence": dg.MetadataValue.json(orjson.loads((artifact.path / DECISION_FILE).read_bytes())["evidence"]),
     }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 RESAMPLES = 10_000
 # Weights of this many resamples times clusters are held at once (8 MB).
@@ -28,25 +29,59 @@ def cluster_codes(clusters: Sequence[Hashable] | NDArray[Any] | None, n: int) ->
     return np.fromiter((codes.setdefault(cluster, len(codes)) for cluster in clusters), dtype=np.int64, count=n)
 
 
-def effective_n(values: ArrayLike, codes: NDArray[np.int64]) -> float:
+def matched_n(scores: ArrayLike, codes: NDArray[np.int64]) -> float:
+    """How many independent yes-or-no rows would tell the mean of these scores (0..1) as exactly as they do.
+
+    mean (1 - mean) over the cluster-robust variance of the mean: the effective sample size that Wilson's interval takes in
+    complex surveys (Franco, Little, Louis, Slud 2019), which holds for scores between 0 and 1 as for 0 and 1 themselves. An
+    estimated variance costs `small_sample`. Where all scores are equal no variance is seen, and every cluster counts once.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    n, clusters, mean = values.size, int(codes.max()) + 1, float(values.mean())
+    if clusters == n and bool(np.all((values == 0.0) | (values == 1.0))):
+        return float(n)
+    variance = _robust_square_sum(values - mean, codes, clusters) / n**2
+    if variance <= 1e-15:
+        return float(clusters)
+    return max(1.0, mean * (1.0 - mean) / variance * small_sample(clusters))
+
+
+def effective_n(values: ArrayLike, codes: NDArray[np.int64], *, guard: float) -> float:
     """How many independent rows the clustered ones are worth: n over the design effect, between 1 and n.
 
-    The design effect compares the cluster-robust variance of the mean with the one of independent rows. Where all values
-    are equal it cannot be seen, and every cluster counts once.
+    The design effect compares the cluster-robust variance of the mean with the one of independent rows. Where few rows are
+    lost it is seen too small in just those draws that look best, so one imagined cluster of average size, in which every
+    value is `guard` (the worst possible), is looked at with the others, as in `bootstrap_means`.
     """
-    scores = np.asarray(values, dtype=np.float64)
-    n = scores.size
-    clusters = int(codes.max()) + 1
+    seen = np.asarray(values, dtype=np.float64)
+    n, clusters = seen.size, int(codes.max()) + 1
     if clusters == n:
         return float(n)
-    centred = scores - scores.mean()
-    independent = float(np.sum(centred**2))
+    size = n / clusters
+    mean = (float(seen.sum()) + guard * size) / (n + size)
+    independent = float(np.sum((seen - mean) ** 2)) + size * (guard - mean) ** 2
     if independent <= 1e-12:
         return float(clusters)
+    sums = np.append(np.bincount(codes, weights=seen - mean, minlength=clusters), size * (guard - mean))
+    design_effect = (clusters + 1) / clusters * float(np.sum(sums**2)) / independent
+    return float(max(1.0, n / max(1.0, design_effect) * small_sample(clusters)))
+
+
+def small_sample(clusters: int) -> float:
+    """What a variance estimated from so few clusters is worth, 0..1.
+
+    The squared ratio of the normal and Student's 97.5% quantiles, by which Korn and Graubard (1998) widen exact intervals of
+    survey proportions.
+    """
+    if clusters < 2:
+        return 0.0
+    return float((special.ndtri(0.975) / special.stdtrit(clusters - 1, 0.975)) ** 2)
+
+
+def _robust_square_sum(centred: NDArray[np.float64], codes: NDArray[np.int64], clusters: int) -> float:
     sums = np.bincount(codes, weights=centred, minlength=clusters)
     correction = clusters / (clusters - 1) if clusters > 1 else math.inf
-    design_effect = correction * float(np.sum(sums**2)) / independent
-    return float(max(1.0, n / max(1.0, design_effect)))
+    return correction * float(np.sum(sums**2))
 
 
 def bootstrap_means(

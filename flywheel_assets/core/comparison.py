@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel_assets.core.metrics import score_rows
-from flywheel_assets.core.predictions import EvalReport, Score, ScoredPredictions, summarize
+from flywheel_assets.core.predictions import SUITES, EvalReport, Score, ScoredPredictions, summarize
 from flywheel_assets.core.records import DEFAULT_SOURCE
 from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant, WorkloadType
 
@@ -110,8 +110,8 @@ class Comparison:
     """All arms of one workload, the reference they are measured against, and the rows they were asked.
 
     `reference` holds the reference's score of each row, `reference_scores` their means; `clusters` and `row_ids` are in the
-    order of the eval set. `arms` are in the order in which they were given. `eval_sources` counts the rows by the source of
-    their records; empty where it was not recorded.
+    order of the eval set, as are the labels in `suites`, by suite. `arms` are in the order in which they were given.
+    `eval_sources` counts the rows by the source of their records; empty where it was not recorded.
     """
 
     workload: str
@@ -125,6 +125,7 @@ class Comparison:
     reference_note: str = TEACHER_NOTE
     notes: tuple[str, ...] = field(default=())
     eval_sources: dict[str, int] = field(default_factory=dict)
+    suites: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @property
     def sources_note(self) -> str:
@@ -160,6 +161,7 @@ class Comparison:
             "reference_scores": {metric: asdict(score) for metric, score in self.reference_scores.items()},
             "row_ids": list(self.row_ids),
             "clusters": list(self.clusters),
+            "suites": {suite: list(labels) for suite, labels in self.suites.items()},
             "reference": _columns_to_json(self.reference),
             "arms": [arm.to_json() for arm in self.arms],
         }
@@ -178,8 +180,9 @@ class Comparison:
             arms=tuple(Arm.from_json(arm) for arm in value["arms"]),
             reference_note=value["reference_note"],
             notes=tuple(value["notes"]),
-            # Absent from comparisons made before it was recorded.
+            # Absent from comparisons made before they were recorded.
             eval_sources=value.get("eval_sources", {}),
+            suites={suite: tuple(labels) for suite, labels in value.get("suites", {}).items()},
         )
 
     def table(self) -> list[Json]:
@@ -208,6 +211,7 @@ class Comparison:
         meaning = [
             [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
             sorted(self.eval_sources.items()),
+            sorted((suite, sorted(zip(self.row_ids, labels, strict=True))) for suite, labels in self.suites.items()),
             sorted(
                 json.dumps([a.candidate, a.variant, a.state, a.row_ids, _columns_to_json(a.scores), a.errored.tolist()])
                 for a in self.arms
@@ -226,7 +230,6 @@ def compare(
     reference_note: str = TEACHER_NOTE,
     notes: Sequence[str] = (),
     eval_sources: Mapping[str, int] | None = None,
-    seed: int = 0,
 ) -> Comparison:
     """Put the results of all arms of a workload beside each other.
 
@@ -245,11 +248,12 @@ def compare(
         row_ids=row_ids,
         clusters=clusters,
         reference=reference,
-        reference_scores=summarize(reference, np.array(clusters, dtype=object), seed=seed),
+        reference_scores=summarize(reference, np.array(clusters, dtype=object)),
         arms=tuple(_arm(result, row_ids) for result in results),
         reference_note=reference_note,
         notes=tuple(notes),
         eval_sources=dict(eval_sources or {}),
+        suites={suite: labels for suite in SUITES if any(labels := tuple(getattr(row, f"suite_{suite}") for row in rows))},
     )
 
 

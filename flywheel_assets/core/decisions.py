@@ -12,29 +12,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from flywheel_assets.core.clusters import RESAMPLES
-from flywheel_assets.core.comparison import Arm, Comparison
-from flywheel_assets.core.gates import (
-    MIN_CLUSTERS,
-    ArmFinding,
-    GateFinding,
-    InvalidEvidence,
-    InvalidGate,
-    check_evidence,
-    checked_gates,
-    default_gates,
-    judge_arms,
-    rows_of,
-)
+from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.decision_text import observed, tested
+from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, judge_arms
+from flywheel_assets.core.gates import Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates, rows_of
+from flywheel_assets.core.looks import Due, Look, Waiting, next_look
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.core.sample_size import rows_to_settle
 
-__all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "default_gates"]
+__all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide"]
 
 
 class Verdict(StrEnum):
@@ -58,7 +50,6 @@ class Decision:
     needed_rows: int | None
     reasons: tuple[str, ...]
     evidence: Json = field(default_factory=dict)
-    approved: bool = False
 
     def to_status(self) -> Json:
         """The form `flywheel status --json` shows."""
@@ -68,7 +59,6 @@ class Decision:
             "variant": None if self.variant is None else self.variant.value,
             "needed_rows": self.needed_rows,
             "reasons": list(self.reasons),
-            "approved": self.approved,
         }
 
     def to_json(self) -> Json:
@@ -85,7 +75,6 @@ class Decision:
             needed_rows=value["needed_rows"],
             reasons=tuple(value["reasons"]),
             evidence=value["evidence"],
-            approved=value["approved"],
         )
 
     def data_version(self) -> str:
@@ -95,66 +84,149 @@ class Decision:
 
 def decide(
     comparison: Comparison,
-    gates: Sequence[tuple[str, float]] = (),
+    gates: Sequence[Gate] = (),
     *,
     alpha: float = 0.05,
     power: float = 0.8,
     max_error_share: float = 0.05,
     min_clusters: int = MIN_CLUSTERS,
+    looks: Sequence[int] = (),
+    earlier: Sequence[Look] = (),
     seed: int = 0,
 ) -> Decision:
     """The verdict on a workload.
 
-    `gates` are (metric, margin), all of which an arm must pass; empty means `default_gates`. `alpha` is the chance, over
-    all arms together, to promote one that is worse than a margin accepts; `power` only sizes `needed_rows`.
+    `gates` are conditions all of which an arm must meet; empty means `core.gates.default_gates`. `alpha` is the chance, over
+    all arms (and all registered looks) together, to promote one that misses a tested gate; `power` only sizes
+    `needed_rows`. `looks` are the registered eval-row counts, `earlier` the looks taken so far (`core.looks`).
 
-    promote: an arm passes. The winner has the highest lower bound on the first gate; equal bounds: the cheaper, then the
-    faster, then the simpler variant. keep: every evaluated arm is shown to be worse than a margin accepts. Otherwise
-    inconclusive. Equal input gives an equal decision.
+    promote: an arm passes. The winner has the highest lower bound on the first tested gate; equal bounds: the cheaper, then
+    the faster, then the simpler variant. keep: every evaluated arm is shown to miss a gate. Otherwise inconclusive, also
+    where no registered look is reached. Between looks the last verdict stands while its winner is still the one compared.
+    Equal input gives an equal decision.
 
     Raises InvalidEvidence where there is nothing sound to judge (no evaluated arm, arms asked other rows than the eval set,
     more than `max_error_share` errored rows), InvalidGate for a gate that cannot be judged.
     """
     chosen = checked_gates(comparison, gates)
     check_evidence(comparison, chosen, max_error_share)
-    findings = judge_arms(comparison, chosen, alpha=alpha, min_clusters=min_clusters, seed=seed)
-    passing = [finding for finding in findings if finding.passes]
-    evidence = _evidence(comparison, findings)
+    version = comparison.data_version()
+    look = next_look(looks, earlier, alpha=alpha, rows=len(comparison.row_ids), comparison=version)
+    level = 0.0 if isinstance(look, Waiting) else look.alpha
+    # While waiting the scores are shown as they are, judged at the whole alpha; no verdict comes of it.
+    findings = judge_arms(comparison, chosen, alpha=level or alpha, min_clusters=min_clusters, seed=seed)
+    evidence = _evidence(comparison, findings, version)
     evidence["settings"] = {
-        "gates": [asdict(gate) for gate in chosen],
+        "gates": [gate.to_json() for gate in chosen],
         "alpha": alpha,
         "power": power,
         "max_error_share": max_error_share,
         "min_clusters": min_clusters,
+        "looks": list(looks),
         "seed": seed,
         "resamples": RESAMPLES,
     }
-    remarks = [comparison.sources_note] if comparison.sources_note else []
+    if isinstance(look, Waiting):
+        evidence["look"] = None
+        evidence["looks_taken"] = [taken.to_json() for taken in earlier]
+        verdict = _between_looks(comparison, look)
+    else:
+        evidence["look"] = {"number": look.number, "alpha": look.alpha}
+        verdict = _verdict(comparison, findings, evidence, level, power, min_clusters)
+        taken = Look(
+            look.number,
+            len(comparison.row_ids),
+            version,
+            look.alpha,
+            verdict.verdict.value,
+            tuple(looks),
+            alpha,
+            _winner_of(verdict, findings),
+        )
+        kept = [other for other in earlier if not taken.repeats(other)]
+        evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
+    remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]
-    sure = f"{100 * (1 - alpha):g}% confidence"
+    return replace(verdict, reasons=(*verdict.reasons, *remarks), evidence=evidence)
+
+
+def _verdict(
+    comparison: Comparison,
+    findings: Sequence[ArmFinding],
+    evidence: Json,
+    alpha: float,
+    power: float,
+    min_clusters: int,
+) -> Decision:
+    """What the findings say at level `alpha`; notes the arm closest to passing in the evidence."""
+    passing = [finding for finding in findings if finding.passes]
+    sure = f"{100 * (1 - alpha):.4g}% confidence"
     if passing:
         winner = min(passing, key=_preference)
-        reasons = [
-            f"{winner.arm.label} may replace the teacher: with {sure} it loses less than every gate accepts.",
-            *(_sentence(winner.arm, found) for found in winner.gates),
-        ]
-        return Decision(Verdict.PROMOTE, winner.arm.candidate, winner.arm.variant, None, (*reasons, *remarks), evidence)
+        opening = f"{winner.arm.label} may replace the teacher: with {sure} it meets every gate."
+        return Decision(Verdict.PROMOTE, winner.arm.candidate, winner.arm.variant, None, (opening, *_sentences(winner)))
     if all(finding.is_worse for finding in findings):
-        reasons = [f"Keep the teacher: with {sure} every evaluated variant loses more than a gate accepts."]
-        reasons += [_sentence(finding.arm, _worst(finding)) for finding in findings]
-        return Decision(Verdict.KEEP, None, None, None, (*reasons, *remarks), evidence)
+        opening = f"Keep the teacher: with {sure} every evaluated variant misses a gate."
+        return Decision(Verdict.KEEP, None, None, None, (opening, *(_worst(finding) for finding in findings)))
     closest = max((finding for finding in findings if not finding.is_worse), key=lambda finding: finding.distance)
     needed, missing = _needed(comparison, closest, len(findings), alpha, power, min_clusters)
     evidence["closest"] = {"candidate": closest.arm.candidate, "variant": closest.arm.variant.value, "missing": missing}
-    reasons = [
+    reasons = (
         "The rows do not settle it: no variant is shown to be good enough, "
         f"and {closest.arm.label} is not shown to be too weak.",
-        *(_sentence(closest.arm, found) for found in closest.gates),
-        *(f"About {rows} more rows that '{metric}' applies to would settle that gate." for metric, rows in missing.items()),
-    ]
-    return Decision(Verdict.INCONCLUSIVE, None, None, needed, (*reasons, *remarks), evidence)
+        *_sentences(closest),
+        *(f"About {rows} more rows that '{label}' applies to would settle that gate." for label, rows in missing.items()),
+    )
+    return Decision(Verdict.INCONCLUSIVE, None, None, needed, reasons)
+
+
+def _between_looks(comparison: Comparison, waiting: Waiting) -> Decision:
+    """What holds where no registered look is due: the last verdict, if it is about a model that is still compared."""
+    rows, last = len(comparison.row_ids), waiting.last
+    upcoming = (
+        f"The next look is registered at {waiting.next_rows} eval rows, and there are {rows}."
+        if waiting.next_rows is not None
+        else "Every registered look is taken. Register further row counts in decision.looks to look again."
+    )
+    if last is not None and last.winner is not None:
+        candidate, variant, adapter = last.winner
+        if any(
+            (arm.candidate, arm.variant, arm.adapter_version) == (candidate, variant, adapter)
+            for arm in comparison.evaluated
+        ):
+            opening = f"Look {last.number}, at {last.rows} eval rows, promoted {candidate} ({variant}), and that stands."
+            return Decision(Verdict.PROMOTE, candidate, Variant(variant), None, (opening, upcoming))
+    opening = (
+        "No registered look is reached yet."
+        if last is None
+        else f"Look {last.number}, at {last.rows} eval rows, said {last.verdict}."
+    )
+    needed = max(1, waiting.next_rows - rows) if waiting.next_rows is not None else 1
+    return Decision(Verdict.INCONCLUSIVE, None, None, needed, (opening, upcoming))
+
+
+def _on_looks(look: Due | Waiting, registered: Sequence[int], verdict: Decision) -> list[str]:
+    """What a reader must know about looking repeatedly."""
+    if isinstance(look, Waiting):
+        return []
+    if registered:
+        return [f"This is look {look.number} of {len(registered)} registered ones; it spends {look.alpha:.3g} of alpha."]
+    if look.number > 1 and verdict.verdict is Verdict.PROMOTE:
+        return [
+            f"This is decision {look.number} on this workload, each taken at the full alpha: over many of them a model that "
+            "is not good enough passes more often than alpha says. Register row counts in decision.looks to prevent that."
+        ]
+    return []
+
+
+def _winner_of(decision: Decision, findings: Sequence[ArmFinding]) -> tuple[str, str, str | None] | None:
+    for finding in findings:
+        arm = finding.arm
+        if (arm.candidate, arm.variant) == (decision.candidate, decision.variant):
+            return arm.candidate, arm.variant.value, arm.adapter_version
+    return None
 
 
 def _preference(finding: ArmFinding) -> tuple[float, float, float, int, str]:
@@ -166,10 +238,18 @@ def _preference(finding: ArmFinding) -> tuple[float, float, float, int, str]:
     return (-round(finding.gates[0].test.low, 9), cost, latency, simplicity, finding.arm.candidate)
 
 
-def _worst(finding: ArmFinding) -> GateFinding:
+def _sentences(finding: ArmFinding) -> Iterator[str]:
+    yield from (tested(finding.arm, found) for found in finding.gates)
+    yield from (observed(finding.arm, found) for found in finding.observed)
+
+
+def _worst(finding: ArmFinding) -> str:
     """The gate an arm misses by most, of those that could be judged: it is what the verdict rests on."""
+    missed = [found for found in finding.observed if not found.met]
+    if missed:
+        return observed(finding.arm, missed[0])
     judged = [found for found in finding.gates if found.enough_clusters]
-    return min(judged, key=lambda found: found.test.high + found.gate.margin)
+    return tested(finding.arm, min(judged, key=lambda found: found.test.high + found.gate.margin))
 
 
 def _needed(
@@ -199,29 +279,18 @@ def _needed(
         wanted = max(
             math.ceil(total * rows_per_unit) - test.n, math.ceil((min_clusters - test.clusters) * rows_per_cluster), 1
         )
-        missing[found.gate.metric] = wanted
-        mask = rows_of(comparison, found.gate.metric).tobytes()
+        missing[found.gate.label] = wanted
+        mask = rows_of(comparison, found.gate).tobytes()
         by_rows[mask] = max(by_rows.get(mask, 0), wanted)
     return sum(by_rows.values()), missing
 
 
-def _sentence(arm: Arm, found: GateFinding) -> str:
-    test, gate = found.test, found.gate
-    seen = (
-        f"{arm.label}: {gate.metric} is {found.score:.3f} against {found.reference_score:.3f} on {test.n} rows; the "
-        f"difference lies between {test.low:+.3f} and {test.high:+.3f}, and a loss of less than {gate.margin:g} is accepted"
-    )
-    return seen + (
-        "." if found.enough_clusters else f", but {test.clusters} independent conversations are too few to judge."
-    )
-
-
-def _evidence(comparison: Comparison, findings: Sequence[ArmFinding]) -> Json:
+def _evidence(comparison: Comparison, findings: Sequence[ArmFinding], version: str) -> Json:
     return {
         "workload": comparison.workload,
         "workload_type": comparison.workload_type.value,
         "dataset_version": comparison.dataset_version,
-        "comparison": comparison.data_version(),
+        "comparison": version,
         "reference": comparison.reference_note,
         "rows": len(comparison.row_ids),
         "eval_sources": dict(comparison.eval_sources),
@@ -236,17 +305,8 @@ def _evidence(comparison: Comparison, findings: Sequence[ArmFinding]) -> Json:
                 "p_adjusted": finding.p_adjusted,
                 "passes": finding.passes,
                 "is_worse": finding.is_worse,
-                "gates": [
-                    {
-                        "metric": found.gate.metric,
-                        "margin": found.gate.margin,
-                        "score": found.score,
-                        "reference_score": found.reference_score,
-                        "enough_clusters": found.enough_clusters,
-                        **asdict(found.test),
-                    }
-                    for found in finding.gates
-                ],
+                "gates": [found.to_json() for found in finding.gates],
+                "observed": [found.to_json() for found in finding.observed],
             }
             for finding in findings
         ],

@@ -1,32 +1,27 @@
-"""Gates: the conditions a candidate must meet, judged row by row against the reference.
+"""Gates: the conditions a candidate must meet, as they are registered before anybody looks at the scores.
 
-What belongs here: which gates a workload has, whether the evidence is sound, and what the test of each gate says of each
-arm. What does not: the verdict over all of it (`core.decisions`) and the tests (`core.statistics`).
-
-Every gate is a paired one-sided non-inferiority test. All gates of an arm must pass (intersection-union, no correction);
-arms are corrected for by Holm.
+What belongs here: what a gate says, which gates a workload has by default, and whether configured ones can be judged. What
+does not: judging them (`core.gate_findings`) and the verdict over all of it (`core.decisions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel_assets.core.comparison import Arm, Comparison
-from flywheel_assets.core.rows import WorkloadType
-from flywheel_assets.core.statistics import PairedTest, holm, paired_test
-
-# Below this many independent units neither the normal approximation nor the cluster bootstrap can be trusted.
-MIN_CLUSTERS = 30
+from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.rows import Json, Variant, WorkloadType
 
 _DEFAULT_MARGIN = 0.05
 _DEFAULT_GATES: Mapping[WorkloadType, tuple[str, ...]] = {
     WorkloadType.TOOL_CALLING: ("function_name_and_args", "no_call"),
     WorkloadType.GENERIC: ("f1",),
 }
+LATENCY, COST = "latency_p95_ms", "cost_per_1k_usd"
 
 
 class InvalidEvidence(Exception):
@@ -37,48 +32,51 @@ class InvalidGate(ValueError):
     """A configured gate cannot be judged; the message names it and what is accepted."""
 
 
+class GateKind(StrEnum):
+    """What a gate asks for. The first three are tests with an error rate; the others are plain observations."""
+
+    NON_INFERIOR = "non_inferior"
+    FLOOR = "floor"
+    IMPROVEMENT = "improvement"
+    ZERO_TOLERANCE = "zero_tolerance"
+    BUDGET = "budget"
+
+
+_LIMITS = {GateKind.NON_INFERIOR: "margin", GateKind.FLOOR: "floor", GateKind.IMPROVEMENT: "improvement"}
+TESTED = (GateKind.NON_INFERIOR, GateKind.FLOOR, GateKind.IMPROVEMENT)
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Not worse than the reference by `margin` or more on `metric`."""
+    """One condition on `metric` (a score column, or `latency_p95_ms`, `cost_per_1k_usd`).
+
+    `limit` is, by kind: the loss against the reference that must be excluded (0..1); the mean that must be exceeded
+    (0..1); the gain over the candidate's own base variant that must be exceeded (0..1); unused (0) for zero tolerance; the
+    budget in milliseconds or USD. `suite` narrows it to the rows with one label, as `turns=multi_turn`.
+    """
 
     metric: str
-    margin: float
-
-
-@dataclass(frozen=True, slots=True)
-class GateFinding:
-    """One gate of one arm: both scores (0..1) over the gate's rows, and the paired test."""
-
-    gate: Gate
-    score: float
-    reference_score: float
-    test: PairedTest
-    enough_clusters: bool
+    limit: float
+    kind: GateKind = GateKind.NON_INFERIOR
+    suite: str | None = None
 
     @property
-    def p_value(self) -> float:
-        """Of "worse by the margin or more"; 1 where there are too few clusters to ask."""
-        return self.test.p_non_inferior if self.enough_clusters else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ArmFinding:
-    """All gates of one arm. `p_adjusted` is Holm's, over arms; `is_worse`: shown to be worse than a margin accepts."""
-
-    arm: Arm
-    gates: tuple[GateFinding, ...]
-    p_adjusted: float
-    passes: bool
-    is_worse: bool
+    def margin(self) -> float:
+        """The margin of the paired test behind it: against the reference, a perfect score, or the base variant."""
+        return {GateKind.FLOOR: 1.0 - self.limit, GateKind.IMPROVEMENT: -self.limit}.get(self.kind, self.limit)
 
     @property
-    def distance(self) -> float:
-        """How far the weakest gate's lower bound lies above its margin; negative below."""
-        return min(found.test.low + found.gate.margin for found in self.gates)
+    def label(self) -> str:
+        """How a person names it."""
+        return f"{self.metric} ({self.suite})" if self.suite else self.metric
+
+    def to_json(self) -> Json:
+        """A JSON-ready form with the fields' names."""
+        return asdict(self)
 
 
 def gates_of_type(workload_type: WorkloadType) -> tuple[Gate, ...]:
-    """The gates of a workload type where none are configured, margin 0.05 each.
+    """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each.
 
     tool_calling: `function_name_and_args` and `no_call`, which judge different rows; generic: `f1`.
     """
@@ -87,30 +85,63 @@ def gates_of_type(workload_type: WorkloadType) -> tuple[Gate, ...]:
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:
     """`gates_of_type`, as far as the eval set has rows they apply to."""
-    return tuple(gate for gate in gates_of_type(comparison.workload_type) if rows_of(comparison, gate.metric).any())
+    return tuple(gate for gate in gates_of_type(comparison.workload_type) if rows_of(comparison, gate).any())
 
 
-def checked_gates(comparison: Comparison, gates: Sequence[tuple[str, float]]) -> tuple[Gate, ...]:
+def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:
     """The configured gates, or the default ones. InvalidGate and InvalidEvidence as in `core.decisions.decide`."""
-    chosen = tuple(Gate(metric, margin) for metric, margin in gates) or default_gates(comparison)
+    chosen = tuple(gates) or default_gates(comparison)
     if not chosen:
         raise InvalidEvidence(f"workload '{comparison.workload}': the eval set has no row that a gate applies to.")
-    seen: set[str] = set()
-    for gate in chosen:
-        where = f"workload '{comparison.workload}', gate '{gate.metric}'"
-        if gate.metric not in comparison.reference:
-            known = ", ".join(comparison.reference)
-            raise InvalidGate(f"{where}: no such metric here. Metrics of {comparison.workload_type} workloads: {known}.")
-        if gate.metric in seen:
-            raise InvalidGate(f"{where}: named twice in decision.gates. Keep the one with the margin you mean.")
-        if not 0 < gate.margin < 1:
-            raise InvalidGate(f"{where}: the margin is {gate.margin}; it must lie between 0 and 1.")
-        if not rows_of(comparison, gate.metric).any():
-            raise InvalidEvidence(
-                f"{where}: it applies to no row of the eval set. Take the gate out, or ingest such records."
+    for index, gate in enumerate(chosen):
+        _check(comparison, gate)
+        if any((gate.metric, gate.kind, gate.suite) == (other.metric, other.kind, other.suite) for other in chosen[:index]):
+            raise InvalidGate(
+                f"{_where(comparison, gate)}: named twice in decision.gates. Keep the one with the limit you mean."
             )
-        seen.add(gate.metric)
+    if not any(gate.kind in (GateKind.NON_INFERIOR, GateKind.FLOOR) for gate in chosen):
+        raise InvalidGate(
+            f"workload '{comparison.workload}': no gate asks for quality. Add one with a `margin` or a `floor`: cheaper, "
+            "faster or better than before is not yet good enough."
+        )
     return chosen
+
+
+def _check(comparison: Comparison, gate: Gate) -> None:
+    where = _where(comparison, gate)
+    if gate.kind is GateKind.BUDGET:
+        if gate.metric not in (LATENCY, COST) or gate.suite or gate.limit <= 0:
+            raise InvalidGate(f"{where}: a budget is {LATENCY} or {COST}, over all rows, and above 0.")
+        return
+    if gate.metric not in comparison.reference:
+        known = ", ".join(comparison.reference)
+        raise InvalidGate(f"{where}: no such metric here. Metrics of {comparison.workload_type} workloads: {known}.")
+    least = 0.0 if gate.kind is GateKind.IMPROVEMENT else 1e-9
+    if gate.kind in TESTED and not least <= gate.limit < 1:
+        raise InvalidGate(f"{where}: the {_LIMITS[gate.kind]} is {gate.limit}; it must lie between 0 and 1.")
+    if gate.suite is not None:
+        _check_suite(comparison, gate.suite, where)
+    if not rows_of(comparison, gate).any():
+        raise InvalidEvidence(f"{where}: it applies to no row of the eval set. Take the gate out, or ingest such records.")
+    if gate.kind is GateKind.IMPROVEMENT:
+        bare = {arm.candidate for arm in comparison.evaluated if arm.variant is Variant.BASE}
+        alone = sorted({arm.candidate for arm in comparison.evaluated} - bare)
+        if alone:
+            raise InvalidEvidence(
+                f"{where}: an improvement is measured against the base variant, and that of {', '.join(alone)} was not "
+                "evaluated. Mend that and run the workload again."
+            )
+
+
+def _check_suite(comparison: Comparison, text: str, where: str) -> None:
+    suite, _, label = text.partition("=")
+    if suite not in comparison.suites or not label:
+        known = ", ".join(comparison.suites) or "none"
+        raise InvalidGate(f"{where}: `suite` is written suite=label, and the suites are: {known}.")
+
+
+def _where(comparison: Comparison, gate: Gate) -> str:
+    return f"workload '{comparison.workload}', gate '{gate.label}'"
 
 
 def check_evidence(comparison: Comparison, gates: Sequence[Gate], max_error_share: float) -> None:
@@ -132,43 +163,17 @@ def check_evidence(comparison: Comparison, gates: Sequence[Gate], max_error_shar
                 f"{where}: {int(arm.errored.sum())} of {len(arm.row_ids)} rows of {arm.label} errored ({share:.1%}; "
                 f"{max_error_share:.1%} is accepted). Look at the endpoint, and evaluate again."
             )
-        lacking = [gate.metric for gate in gates if gate.metric not in arm.scores]
+        lacking = [gate.metric for gate in gates if gate.kind is not GateKind.BUDGET and gate.metric not in arm.scores]
         if lacking:
             raise InvalidEvidence(f"{where}: {arm.label} has no scores for {', '.join(lacking)}. Evaluate it again.")
 
 
-def judge_arms(
-    comparison: Comparison, gates: Sequence[Gate], *, alpha: float, min_clusters: int, seed: int
-) -> list[ArmFinding]:
-    """Every evaluated arm against every gate, corrected over arms."""
-    judged = [
-        (arm, tuple(_judge(comparison, arm, gate, alpha, min_clusters, seed) for gate in gates))
-        for arm in comparison.evaluated
-    ]
-    adjusted = holm([max(found.p_value for found in gate_findings) for _, gate_findings in judged])
-    return [
-        ArmFinding(
-            arm=arm,
-            gates=found,
-            p_adjusted=p_adjusted,
-            passes=p_adjusted <= alpha,
-            # Worse on *one* gate is enough, so several gates share the error rate.
-            is_worse=any(gate.enough_clusters and gate.test.p_inferior <= alpha / len(gates) for gate in found),
-        )
-        for (arm, found), p_adjusted in zip(judged, adjusted, strict=True)
-    ]
-
-
-def _judge(comparison: Comparison, arm: Arm, gate: Gate, alpha: float, min_clusters: int, seed: int) -> GateFinding:
-    rows = rows_of(comparison, gate.metric)
-    reference = comparison.reference[gate.metric][rows]
-    # A metric may drop an answer it cannot read (NeMo's does). For a gate that answer is wrong, or unreadable would pay.
-    scores = np.nan_to_num(arm.scores[gate.metric][rows], nan=0.0)
-    clusters = np.array(comparison.clusters, dtype=object)[rows]
-    test = paired_test(scores, reference, clusters, margin=gate.margin, alpha=alpha, seed=seed)
-    return GateFinding(gate, float(scores.mean()), float(reference.mean()), test, test.clusters >= min_clusters)
-
-
-def rows_of(comparison: Comparison, metric: str) -> NDArray[np.bool_]:
-    """The rows a metric applies to, which the reference tells (a mask over the eval set)."""
-    return ~np.isnan(comparison.reference[metric])
+def rows_of(comparison: Comparison, gate: Gate) -> NDArray[np.bool_]:
+    """The rows a gate applies to, as a mask over the eval set: those of its suite where the reference has a score."""
+    applies: NDArray[np.bool_] = ~np.isnan(comparison.reference[gate.metric])
+    if gate.suite is None:
+        return applies
+    suite, _, label = gate.suite.partition("=")
+    labelled = np.array([found == label for found in comparison.suites[suite]], dtype=bool)
+    applies &= labelled
+    return applies

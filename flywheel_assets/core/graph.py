@@ -89,8 +89,8 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation"),
     Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation"),
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation"),
-    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision", code_version="2"),
-    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="2"),
+    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision", code_version="3"),
+    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="3"),
     Node(CATALOG, Scope.ALL, (DECISION,), "distribution", code_version="2"),
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}

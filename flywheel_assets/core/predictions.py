@@ -37,7 +37,7 @@ _FIXED_COLUMNS = (
     ("completion_tokens", pa.int64(), True),
     ("error", pa.string(), True),
 )
-_SUITES = ("turns", "complexity", "domain")
+SUITES = ("turns", "complexity", "domain")
 _TYPE_KEY = b"flywheel.workload_type"
 
 
@@ -135,7 +135,6 @@ def build_report(
     scores: Scores | None = None,
     *,
     cost_per_1k_usd: float | None = None,
-    seed: int = 0,
 ) -> EvalReport:
     """The report of one evaluation; `scores` are those of `score_rows`, computed where they are not given.
 
@@ -145,17 +144,17 @@ def build_report(
     clusters = np.array([row.cluster for row in rows], dtype=object)
     latencies = [p.latency_ms for p in predictions if p.error is None and p.latency_ms is not None]
     suites: dict[str, dict[str, SuiteReport]] = {}
-    for suite in _SUITES:
+    for suite in SUITES:
         labels = np.array([getattr(row, f"suite_{suite}") for row in rows], dtype=object)
         suites[suite] = {
-            label: SuiteReport(int(np.sum(labels == label)), summarize(found, clusters, labels == label, seed=seed))
+            label: SuiteReport(int(np.sum(labels == label)), summarize(found, clusters, labels == label))
             for label in sorted({label for label in labels if label is not None})
         }
     return EvalReport(
         workload_type=workload_type,
         n=len(rows),
         errors=sum(p.error is not None for p in predictions),
-        scores=summarize(found, clusters, seed=seed),
+        scores=summarize(found, clusters),
         latency_ms={
             "p50": float(np.percentile(latencies, 50)) if latencies else None,
             "p95": float(np.percentile(latencies, 95)) if latencies else None,
@@ -169,15 +168,13 @@ def build_report(
     )
 
 
-def summarize(
-    scores: Scores, clusters: NDArray[Any], chosen: NDArray[np.bool_] | None = None, *, seed: int = 0
-) -> dict[str, Score]:
+def summarize(scores: Scores, clusters: NDArray[Any], chosen: NDArray[np.bool_] | None = None) -> dict[str, Score]:
     """The score of each metric over the chosen rows (default: all); metrics that apply to none of them are left out."""
     summary = {}
     for metric, column in scores.items():
         counted = ~np.isnan(column) if chosen is None else chosen & ~np.isnan(column)
         if counted.any():
-            interval = mean_interval(column[counted], clusters[counted], seed=seed)
+            interval = mean_interval(column[counted], clusters[counted])
             summary[metric] = Score(interval.value, interval.low, interval.high, int(counted.sum()))
     return summary
 
@@ -213,7 +210,7 @@ def write_predictions(
     columns: dict[str, Any] = {
         "row_id": [row.row_id for row in rows],
         "trace_id": [row.trace_id for row in rows],
-        **{f"suite_{suite}": [getattr(row, f"suite_{suite}") for row in rows] for suite in _SUITES},
+        **{f"suite_{suite}": [getattr(row, f"suite_{suite}") for row in rows] for suite in SUITES},
         "reference": [_encode(row.reference) for row in rows],
         "prediction": [None if p.answer is None else _encode(p.answer) for p in ordered],
         "latency_ms": [p.latency_ms for p in ordered],

@@ -15,37 +15,55 @@ from flywheel_assets.core.rows import Json
 
 # Shares of rows on which candidate and reference disagree, shown while nothing has been observed.
 ASSUMED_DISCORDANCES = (0.05, 0.10, 0.20, 0.30)
+# A gain closer to the one asked for than this would take thousands of rows to tell apart.
+LEAST_GAIN_DISTANCE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an evaluation showed: candidate minus reference (-1..1), and the share of rows they disagree on (0..1)."""
+
+    difference: float
+    discordance: float
 
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """What one gate takes: `needed` eval rows of the `available` ones, at this discordance (0..1).
+    """What one gate takes: `needed` eval rows of the `available` ones, at this difference and discordance (0..1).
 
-    `observed` tells a measured discordance from an assumed one; `missing` is 0 when there are enough.
+    `observed` tells measured figures from assumed ones. `needed` is None where no number of rows will do, because the
+    candidate loses the margin or more; `missing` is None then, and 0 where there are enough.
     """
 
     metric: str
     margin: float
+    difference: float
     discordance: float
     observed: bool
-    needed: int
+    needed: int | None
     available: int
-    missing: int
+    missing: int | None
 
     def to_json(self) -> Json:
         """A JSON-ready form with the fields' names."""
         return asdict(self)
 
 
-def needed_rows(discordance: float, margin: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Independent rows with which a candidate that is as good as the reference is shown to be, with probability `power`.
+def needed_rows(
+    discordance: float, margin: float, *, difference: float = 0.0, alpha: float = 0.05, power: float = 0.8
+) -> int:
+    """Independent rows with which a candidate that differs by `difference` is shown to lose less than the margin.
 
-    (z_alpha + z_power)^2 d / margin^2, one-sided: 6.18 d / margin^2 at the defaults; `discordance` d in 0..1. Never fewer
-    than the rows on which even a candidate without a single loss could pass.
+    With probability `power`: (z_alpha + z_power)^2 (d - difference^2) / (margin + difference)^2, one-sided, `discordance` d
+    in 0..1; 6.18 d / margin^2 at the defaults for a candidate that is as good as the reference. Never fewer than the rows on
+    which even a candidate without a single loss could pass. ValueError where the difference is the margin or worse.
     """
     _check_plan(discordance, margin, alpha, power)
+    if difference <= -margin:
+        raise ValueError(f"a candidate that loses {-difference:g} is never shown to lose less than {margin:g}.")
     z = float(special.ndtri(1 - alpha) + special.ndtri(power))
-    return max(math.ceil(z * z * discordance / margin**2 - 1e-9), lossless_rows(margin, alpha=alpha))
+    variance = max(discordance - difference**2, 0.0)
+    return max(math.ceil(z * z * variance / (margin + difference) ** 2 - 1e-9), lossless_rows(margin, alpha=alpha))
 
 
 def lossless_rows(margin: float, *, alpha: float = 0.05) -> int:
@@ -63,15 +81,16 @@ def rows_to_settle(
     Planned for the difference that was observed, because a candidate that already loses rows cannot be planned for as if it
     were as good as the reference. One that seems to lie at the margin itself would ask for millions of rows, on evidence too
     weak to say so: distances under half a margin are planned as half a margin, and where even that many rows were not
-    enough, the answer is as many again.
+    enough, the answer is as many again. A gain that must be exceeded is a margin of 0 or below, and its least distance is
+    `LEAST_GAIN_DISTANCE`.
     """
-    _check_plan(discordance, margin, alpha, power)
+    _check_plan(discordance, max(margin, LEAST_GAIN_DISTANCE), alpha, power)
     z = float(special.ndtri(1 - alpha) + special.ndtri(power))
     # One more row of each kind: nothing observed in a few rows does not mean that nothing will be.
     expected = (discordance * n + 1) / (n + 2)
-    distance = max(abs(difference + margin), margin / 2)
+    distance = max(abs(difference + margin), margin / 2 if margin > 0 else LEAST_GAIN_DISTANCE)
     total = max(
-        needed_rows(expected, margin, alpha=alpha, power=power),
+        needed_rows(expected, margin, alpha=alpha, power=power) if margin > 0 else 0,
         math.ceil(z * z * max(expected - difference**2, expected / 2) / distance**2),
     )
     return total if total > n else 2 * n
@@ -81,22 +100,33 @@ def plan_rows(
     gates: Sequence[tuple[str, float]],
     *,
     available: Mapping[str, int],
-    observed: Mapping[str, float] | None = None,
+    observed: Mapping[str, Seen] | None = None,
+    arms: int = 1,
     alpha: float = 0.05,
     power: float = 0.8,
 ) -> list[RowPlan]:
-    """Rows needed and rows available for each gate, (metric, margin).
+    """Rows needed and rows available for each gate, (metric, margin), where `arms` variants compete for the same alpha.
 
-    `available` counts the eval rows a metric applies to; `observed` holds the discordance of metrics that have been
-    measured. A gate without one gets a line for each of `ASSUMED_DISCORDANCES`.
+    `available` counts the eval rows a metric applies to; `observed` holds what has been measured. A gate without that gets a
+    line for each of `ASSUMED_DISCORDANCES`, for a candidate as good as the reference.
     """
     measured = observed or {}
     plans = []
     for metric, margin in gates:
         rows = available.get(metric, 0)
-        for discordance in (measured[metric],) if metric in measured else ASSUMED_DISCORDANCES:
-            needed = needed_rows(discordance, margin, alpha=alpha, power=power)
-            plans.append(RowPlan(metric, margin, discordance, metric in measured, needed, rows, max(0, needed - rows)))
+        assumed = (Seen(0.0, discordance) for discordance in ASSUMED_DISCORDANCES)
+        for seen in (measured[metric],) if metric in measured else assumed:
+            hopeless = seen.difference <= -margin
+            # The strictest level that Holm may ask of one of them.
+            needed = (
+                None
+                if hopeless
+                else needed_rows(seen.discordance, margin, difference=seen.difference, alpha=alpha / arms, power=power)
+            )
+            missing = None if needed is None else max(0, needed - rows)
+            plans.append(
+                RowPlan(metric, margin, seen.difference, seen.discordance, metric in measured, needed, rows, missing)
+            )
     return plans
 
 

@@ -3,8 +3,8 @@
 What belongs here: plain functions on arrays and counts, each with its source. What does not: which metric is tested against
 which margin (`core.decisions`), and how many rows that takes (`core.sample_size`).
 
-Rows of one conversation are not independent: binary scores are counted at their effective sample size, and bootstraps
-resample whole clusters (`core.clusters`).
+Rows of one conversation are not independent: rows are counted at their effective sample size, and bootstraps resample whole
+clusters (`core.clusters`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from flywheel_assets.core.clusters import RESAMPLES, bootstrap_means, cluster_codes, effective_n
+from flywheel_assets.core.clusters import RESAMPLES, bootstrap_means, cluster_codes, effective_n, matched_n
 
 Floats = NDArray[np.float64]
 
@@ -61,27 +61,19 @@ def is_binary(values: ArrayLike) -> bool:
 
 
 def mean_interval(
-    values: ArrayLike,
-    clusters: Sequence[Hashable] | NDArray[Any] | None = None,
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
+    values: ArrayLike, clusters: Sequence[Hashable] | NDArray[Any] | None = None, *, level: float = 0.95
 ) -> Interval:
     """The mean of scores in 0..1 (no NaN, at least one) with its two-sided interval.
 
-    Wilson's interval where every score is 0 or 1, at the effective sample size; the clustered bootstrap otherwise.
+    Wilson's interval at the sample size of `core.clusters.matched_n`: for independent 0/1 scores the plain one.
     """
     scores = np.asarray(values, dtype=np.float64)
     if scores.size == 0:
         raise ValueError("an interval needs at least one score.")
-    codes = cluster_codes(clusters, scores.size)
-    if is_binary(scores):
-        n = effective_n(scores, codes)
-        mean = float(scores.mean())
-        low, high = wilson(mean * n, n, level=level)
-        return Interval(mean, low, high)
-    return bootstrap_interval(scores, codes, level=level, seed=seed, resamples=resamples)
+    n = matched_n(scores, cluster_codes(clusters, scores.size))
+    mean = float(scores.mean())
+    low, high = wilson(mean * n, n, level=level)
+    return Interval(mean, min(low, mean), max(high, mean))
 
 
 def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, float]:
@@ -95,24 +87,6 @@ def wilson(successes: float, n: float, *, level: float = 0.95) -> tuple[float, f
     low = 0.0 if successes <= 0 else (centre - spread) / scale
     high = 1.0 if successes >= n else (centre + spread) / scale
     return max(0.0, low), min(1.0, high)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    codes: NDArray[np.int64],
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    support: tuple[float, float] = (0.0, 1.0),
-) -> Interval:
-    """The mean with a two-sided clustered bootstrap interval, guarded at both ends of `support`."""
-    tail = (1 - level) / 2
-    scores = np.asarray(values, dtype=np.float64)
-    low = np.quantile(bootstrap_means(scores, codes, seed=seed, resamples=resamples, guard=support[0]), tail)
-    high = np.quantile(bootstrap_means(scores, codes, seed=seed, resamples=resamples, guard=support[1]), 1 - tail)
-    mean = float(scores.mean())
-    return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
 def tango_z(gained: float, lost: float, n: float, difference: float) -> float:
@@ -182,7 +156,7 @@ def paired_test(
         raise ValueError(f"a paired test needs the same rows twice, at least one: {ours.size} and {theirs.size} given.")
     codes = cluster_codes(clusters, ours.size)
     differences = ours - theirs
-    n_effective = effective_n(differences, codes)
+    n_effective = effective_n(differences, codes, guard=-1.0)
     if is_binary(ours) and is_binary(theirs):
         low, high, p_low, p_high, method = _binary_pair(differences, n_effective, bool(np.all(theirs == 1.0)), margin, alpha)
     else:

@@ -11,12 +11,21 @@ from pathlib import Path
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
+from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.settings import Candidate, FinetuneMode, Settings
 
+_GATE_KINDS = {
+    "margin": GateKind.NON_INFERIOR,
+    "floor": GateKind.FLOOR,
+    "improvement": GateKind.IMPROVEMENT,
+    "zero_tolerance": GateKind.ZERO_TOLERANCE,
+    LATENCY: GateKind.BUDGET,
+    COST: GateKind.BUDGET,
+}
 _TRAINING_WITHOUT_MEANING = {"save_steps", "timeout_minutes", "device"}
 _CLEANING_OF_RECORDS = {"scrub", "allow", "entities", "near_duplicates", "similarity"}
 # What is scrubbed shows in the version of the records; which rows nearly repeat each other does not.
@@ -107,6 +116,19 @@ def train_only_sources(settings: Settings, workload: str) -> list[str] | None:
     if override is None or override.train_only_sources is None:
         return None
     return sorted(override.train_only_sources)
+
+
+def registered_gates(settings: Settings, workload: str) -> tuple[Gate, ...]:
+    """The gates that flywheel.yaml registers for a workload; empty: those of its type."""
+    return tuple(
+        Gate(
+            metric=gate.metric or gate.condition,
+            limit=0.0 if gate.condition == GateKind.ZERO_TOLERANCE else float(getattr(gate, gate.condition)),
+            kind=_GATE_KINDS[gate.condition],
+            suite=gate.suite,
+        )
+        for gate in settings.decision_for(workload).gates
+    )
 
 
 def cleaning_policy(settings: Settings, workload: str) -> CleaningPolicy:

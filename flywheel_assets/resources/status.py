@@ -9,14 +9,16 @@ import orjson
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.comparison import Comparison
-from flywheel_assets.core.gates import default_gates, gates_of_type, rows_of
+from flywheel_assets.core.gates import GateKind, default_gates, gates_of_type, rows_of
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.looks import spent_by
 from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, plan
 from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
-from flywheel_assets.core.sample_size import plan_rows
+from flywheel_assets.core.sample_size import Seen, plan_rows
 from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import registered_gates
 
 
 def status_of(flywheel: Flywheel) -> Json:
@@ -128,47 +130,59 @@ VARIANTS = tuple(str(variant) for variant in Variant)
 
 
 def sample_size_plan(flywheel: Flywheel, workload: str, margin: float | None) -> Json:
-    """How many eval rows the gates of a workload need, from the discordance that was seen or several assumed ones."""
+    """How many eval rows the gates of a workload need, from what was seen or several assumed discordances.
+
+    Planned for every variant of every candidate that competes; the registered looks with what each spends of alpha.
+    """
     settings = flywheel.settings.decision_for(workload)
     partition = Partition(workload)
     artifact = flywheel.artifacts.current(graph.COMPARISON, partition)
     comparison = (
         None if artifact is None else Comparison.from_json(orjson.loads((artifact.path / "comparison.json").read_bytes()))
     )
-    gates = [(gate.metric, gate.margin) for gate in settings.gates]
+    gates = registered_gates(flywheel.settings, workload)
     if not gates and comparison is not None:
-        gates = [(gate.metric, gate.margin) for gate in default_gates(comparison)]
+        gates = default_gates(comparison)
     elif not gates:
         kind = _summary(flywheel, graph.PROFILE, partition).get("type") or WorkloadType.TOOL_CALLING
-        gates = [(gate.metric, gate.margin) for gate in gates_of_type(WorkloadType(kind))]
-    if margin is not None:
-        gates = [(metric, margin) for metric, _ in gates]
+        gates = gates_of_type(WorkloadType(kind))
+    planned = [gate for gate in gates if gate.kind is GateKind.NON_INFERIOR]
+    candidates = flywheel.settings.candidates_of(workload)
+    arms = len(comparison.evaluated) if comparison else len(Variant) * len(candidates)
     rows = plan_rows(
-        gates,
-        available={} if comparison is None else {metric: int(rows_of(comparison, metric).sum()) for metric, _ in gates},
-        observed=_discordance_seen(flywheel.artifacts.current(graph.DECISION, partition)),
+        [(gate.label, gate.limit if margin is None else margin) for gate in planned],
+        available={} if comparison is None else {gate.label: int(rows_of(comparison, gate).sum()) for gate in planned},
+        observed=_seen(flywheel.artifacts.current(graph.DECISION, partition)),
+        arms=max(1, arms),
         alpha=settings.alpha,
         power=settings.power,
     )
+    spent = spent_by(settings.looks, settings.alpha)
     return {
         "workload": workload,
         "records": flywheel.traces.summary(workload).count,
         "eval_rows": _summary(flywheel, graph.BASE, partition).get("eval_rows", 0),
         "alpha": settings.alpha,
         "power": settings.power,
+        "arms": max(1, arms),
         "plans": [row.to_json() for row in rows],
-        "note": "Rows for a candidate that is as good as the teacher to be shown non-inferior, one-sided, at this alpha and "
-        "power. Discordance is the share of rows on which the two disagree.",
+        "looks": [{"rows": count, "spent": total} for count, total in zip(settings.looks, spent, strict=True)],
+        "note": "Rows for a variant to be shown to lose less than the margin, one-sided, at this alpha (shared by all that "
+        "compete) and power: as good as the teacher where nothing was seen yet, else as it was seen. Discordance is the "
+        "share of rows on which the two disagree. Floors, improvements and budgets are not planned for.",
     }
 
 
-def _discordance_seen(decision: Artifact | None) -> dict[str, float]:
-    """The smallest discordance any arm of the last decision had, by metric: the best candidate is the one to plan for."""
-    seen: dict[str, float] = {}
+def _seen(decision: Artifact | None) -> dict[str, Seen]:
+    """What the best arm of the last decision showed, by gate: it is the one to plan for."""
+    seen: dict[str, Seen] = {}
     if decision is None:
         return seen
     evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
     for arm in evidence["arms"]:
         for gate in arm["gates"]:
-            seen[gate["metric"]] = min(gate["discordance"], seen.get(gate["metric"], 1.0))
+            label = f"{gate['metric']} ({gate['suite']})" if gate.get("suite") else gate["metric"]
+            if gate.get("kind", GateKind.NON_INFERIOR) == GateKind.NON_INFERIOR:
+                found = Seen(gate["difference"], gate["discordance"])
+                seen[label] = max(found, seen.get(label, found), key=lambda s: (s.difference, -s.discordance))
     return seen

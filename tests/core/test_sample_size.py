@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flywheel_assets.core.sample_size import lossless_rows, needed_rows, plan_rows, rows_to_settle
+from flywheel_assets.core.sample_size import Seen, lossless_rows, needed_rows, plan_rows, rows_to_settle
 from flywheel_assets.core.statistics import paired_test
 
 
@@ -55,7 +55,7 @@ def test_the_rows_that_would_settle_it_are_always_more_and_never_absurdly_many(
 
 
 def test_a_plan_uses_what_was_observed_and_says_so_where_it_assumes() -> None:
-    plans = plan_rows([("a", 0.05), ("b", 0.1)], available={"a": 100}, observed={"a": 0.08})
+    plans = plan_rows([("a", 0.05), ("b", 0.1)], available={"a": 100}, observed={"a": Seen(0.0, 0.08)})
     assert [(p.metric, p.discordance, p.observed) for p in plans] == [
         ("a", 0.08, True),
         ("b", 0.05, False),
