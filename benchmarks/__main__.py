@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import cleaning, dataprep, demo, elasticsearch, ingest, scoring, sensors
+from benchmarks import cleaning, dataprep, decision_statistics, demo, elasticsearch, ingest, scoring, sensors
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -20,6 +20,9 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "sensor_idle_tick_s": lambda: [elasticsearch.bench_idle_tick()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
     "bootstrap_10k_s": lambda: [scoring.bench_bootstrap()],
+    "false_promotion_rate": lambda: [decision_statistics.bench_false_promotions()],
+    "power_at_planned_n": lambda: [decision_statistics.bench_power()],
+    "interval_coverage": lambda: [decision_statistics.bench_coverage()],
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,

@@ -138,7 +138,7 @@ def _gate(table: list[Json], clusters: dict[str, str], found: Json, settings: Js
 
 
 def _effective(members: dict[str, list[float]], n: int) -> float:
-    """n over the design effect of the losses, one imagined conversation lost throughout among them, and few clusters' cost."""
+    """n over the design effect of the losses, one conversation lost throughout imagined, and what few clusters cost."""
     k = len(members)
     if k == n:
         return float(n)

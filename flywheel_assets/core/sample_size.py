@@ -9,9 +9,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 from scipy import special
 
 from flywheel_assets.core.rows import Json
+from flywheel_assets.core.statistics import tango_variance
 
 # Shares of rows on which candidate and reference disagree, shown while nothing has been observed.
 ASSUMED_DISCORDANCES = (0.05, 0.10, 0.20, 0.30)
@@ -54,16 +56,37 @@ def needed_rows(
 ) -> int:
     """Independent rows with which a candidate that differs by `difference` is shown to lose less than the margin.
 
-    With probability `power`: (z_alpha + z_power)^2 (d - difference^2) / (margin + difference)^2, one-sided, `discordance` d
-    in 0..1; 6.18 d / margin^2 at the defaults for a candidate that is as good as the reference. Never fewer than the rows on
-    which even a candidate without a single loss could pass. ValueError where the difference is the margin or worse.
+    With probability `power`, by the very test that decides: where rows are only lost (`difference` is minus the
+    `discordance`), the exact binomial one; otherwise Tango's, ((z_alpha s0 + z_power s1) / (margin + difference))^2 with the
+    standard deviations at the margin and as planned. The rule of thumb (z_alpha + z_power)^2 d / margin^2 takes s0 for s1,
+    and falls short where the two seldom disagree. Never fewer than the rows on which even a candidate without a single loss
+    could pass. ValueError where the difference is the margin or worse.
     """
     _check_plan(discordance, margin, alpha, power)
     if difference <= -margin:
         raise ValueError(f"a candidate that loses {-difference:g} is never shown to lose less than {margin:g}.")
-    z = float(special.ndtri(1 - alpha) + special.ndtri(power))
-    variance = max(discordance - difference**2, 0.0)
-    return max(math.ceil(z * z * variance / (margin + difference) ** 2 - 1e-9), lossless_rows(margin, alpha=alpha))
+    least = lossless_rows(margin, alpha=alpha)
+    gained, lost = max(0.0, (discordance + difference) / 2), max(0.0, (discordance - difference) / 2)
+    if gained <= 1e-12 < lost:
+        return max(least, _rows_to_exclude(margin, lost, alpha, power))
+    z_alpha, z_power = float(special.ndtri(1 - alpha)), float(special.ndtri(power))
+    at_margin = math.sqrt(tango_variance(gained, lost, -margin))
+    as_planned = math.sqrt(max(discordance - difference**2, 0.0))
+    return max(least, math.ceil(((z_alpha * at_margin + z_power * as_planned) / (margin + difference)) ** 2 - 1e-9))
+
+
+def _rows_to_exclude(margin: float, lost: float, alpha: float, power: float) -> int:
+    """Rows from which on the exact test excludes a loss of `margin` with that power, where the true loss is `lost`."""
+    spread = special.ndtri(1 - alpha) * math.sqrt(margin * (1 - margin)) + special.ndtri(power) * math.sqrt(
+        lost * (1 - lost)
+    )
+    about = (spread / (margin - lost)) ** 2
+    rows = np.arange(1, 2 * math.ceil(about) + 2 * lossless_rows(margin, alpha=alpha))
+    # The most losses with which the test still passes: its power is a saw, so the last tooth that is too low counts.
+    most = np.floor(special.bdtrik(alpha, rows, margin)).astype(np.int64)
+    most -= special.bdtr(np.maximum(most, 0), rows, margin) > alpha
+    reached = np.where(most >= 0, special.bdtr(np.maximum(most, 0), rows, lost), 0.0)
+    return int(rows[np.flatnonzero(reached < power)[-1]]) + 1
 
 
 def lossless_rows(margin: float, *, alpha: float = 0.05) -> int:

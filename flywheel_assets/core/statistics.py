@@ -95,16 +95,20 @@ def tango_z(gained: float, lost: float, n: float, difference: float) -> float:
     `gained` rows only the candidate got right, `lost` rows only the reference; about standard normal. Counts may be
     fractional.
     """
-    a = 2.0 * n
-    b = -gained - lost + (2.0 * n - gained + lost) * difference
-    c = -lost * difference * (1.0 - difference)
-    # The maximum-likelihood share of lost rows under the hypothesis.
-    lost_share = (math.sqrt(max(b * b - 4.0 * a * c, 0.0)) - b) / (2.0 * a)
-    variance = n * (2.0 * lost_share + difference * (1.0 - difference))
+    variance = n * tango_variance(gained / n, lost / n, difference)
     distance = gained - lost - n * difference
     if variance <= 0.0:
         return math.copysign(math.inf, distance) if distance else 0.0
     return distance / math.sqrt(variance)
+
+
+def tango_variance(gained: float, lost: float, difference: float) -> float:
+    """Variance of one row's difference as Tango (1998) estimates it under the hypothesis; `gained` and `lost` are shares."""
+    b = -gained - lost + (2.0 - gained + lost) * difference
+    c = -lost * difference * (1.0 - difference)
+    # The maximum-likelihood share of lost rows under the hypothesis.
+    lost_share = (math.sqrt(max(b * b - 8.0 * c, 0.0)) - b) / 4.0
+    return 2.0 * lost_share + difference * (1.0 - difference)
 
 
 def tango_bounds(gained: float, lost: float, n: float, *, alpha: float = 0.05) -> tuple[float, float]:
