@@ -2,6 +2,7 @@
 
 Run as a process of its own (the SDK keeps one client a process). It reads one JSON command a line and answers each with one
 line: `{"ask": TEXT, ...}` makes a chat call with a tool in a trace of its own, `{"say": TEXT}` one without tools,
+`{"request": {...}}` one exactly as given,
 `{"score": VALUE, "trace_id": ID, ...}` sends feedback, `{"parts": ...}` traces a plain OpenTelemetry `gen_ai` span.
 """
 
@@ -63,6 +64,9 @@ def act(langfuse: Any, openai: Any, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chat(openai: Any, command: dict[str, Any]) -> None:
+    if "request" in command:
+        openai.chat.completions.create(**command["request"])
+        return
     messages = [SYSTEM, {"role": "user", "content": command.get("ask") or command.get("say")}]
     extra = {"tools": [TOOL]} if "ask" in command else {"temperature": 0.2, "response_format": {"type": "json_object"}}
     try:
