@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from flywheel_assets.core.records import Record, parse_record
+from flywheel_assets.core.records import Record, Reject, parse_record
 from flywheel_assets.resources.trace_stores import START, TraceStore, TraceStoreError, UnknownWatermark
 from flywheel_assets.resources.trace_stores.elasticsearch import ExistingIndexStore, FieldMap
 from flywheel_assets.resources.trace_stores.elasticsearch.window import MOST_SINGLE, Seen, Window
@@ -145,13 +145,20 @@ def test_documents_without_a_workload_are_counted_with_a_hint_and_can_be_given_o
 
 
 @pytest.mark.parametrize(
-    "changes", [{"body": {}}, {"body": "text"}, {"body": {"request": "{", "response": 7}}, {"labels.route": ["x"]}]
+    ("changes", "reason"),
+    [
+        ({"body": {}}, "missing_field"),
+        ({"body": "text"}, "missing_field"),
+        ({"body": {"request": "{", "response": 7}}, "bad_field_type"),
+    ],
 )
-def test_what_cannot_be_mapped_comes_out_as_a_line_that_is_refused_with_a_reason(team, changes):
+def test_what_cannot_be_mapped_comes_out_as_a_line_that_is_refused_with_a_reason(team, changes, reason):
     team.log("odd", 0, **changes)
     (stored,) = read(team.store)
     assert stored.id == "odd"
-    parse_record(stored.body, max_bytes=100_000, received_at=1.8e9)
+    refused = parse_record(stored.body, max_bytes=100_000, received_at=1.8e9)
+    assert isinstance(refused, Reject), refused
+    assert refused.reason == reason and refused.detail
 
 
 def test_nothing_is_written_to_an_index_that_is_only_read(team):

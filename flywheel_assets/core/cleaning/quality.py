@@ -31,7 +31,8 @@ _REFUSAL = re.compile(rf"(?i)(?:{_APOLOGY}[\s,.;:–—-]+)?(?:but )?(?:unfortun
 
 def is_cut_off(response: Json) -> bool:
     """Whether the answer ended at the token limit or in a content filter instead of where it was finished."""
-    return response["choices"][0].get("finish_reason") in _CUT_OFF
+    reason = response["choices"][0].get("finish_reason")
+    return type(reason) is str and reason in _CUT_OFF
 
 
 def is_refusal(request: Json, answer: Json) -> bool:

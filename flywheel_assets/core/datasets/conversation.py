@@ -127,7 +127,7 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         kind=TOOL_CLASS_PREFIX + called[0] if called else NO_CALL if offered else TEXT,
         source=record["source"],
         unsupported=unsupported_content(request, answer),
-        teacher=response.get("model") or request.get("model") or "",
+        teacher=_model(response) or _model(request),
         tools=offered,
         definitions=[_definition_hash(definition) for definition in definitions],
         called=called,
@@ -208,10 +208,15 @@ def unsupported_content(request: Json, answer: Json) -> str:
             for part in content:
                 if part["type"] not in _TEXT_PARTS:
                     return str(_UNSUPPORTED_PARTS.get(part["type"], part["type"]))
-    for modality in request.get("modalities") or ():
-        if modality in _SPOKEN:
-            return str(modality)
-    return ""
+    asked = request.get("modalities")
+    spoken = [modality for modality in _SPOKEN if type(asked) is list and modality in asked]
+    return spoken[0] if spoken else ""
+
+
+def _model(side: Json) -> str:
+    """The model a request asked for or a response came from; records may hold anything there."""
+    model = side.get("model")
+    return model if type(model) is str else ""
 
 
 def _place(body: bytes, key: bytes, part: bytes, start: int) -> int:
