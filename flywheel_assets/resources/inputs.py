@@ -13,7 +13,8 @@ from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
 from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.metrics import installed_versions
+from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.settings import Candidate, FinetuneMode, Settings
@@ -39,6 +40,8 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
     if asset == graph.RECORDS:
         cleaning = settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_RECORDS)
         return {"max_record_bytes": settings.local.max_record_bytes, "cleaning": cleaning}
+    if asset == graph.PROFILE:
+        return {"workload_type": workload_type(settings, workload)}
     if asset in (graph.BASE, graph.TRAIN):
         return {
             "split": settings.split_for(workload).model_dump(mode="json"),
@@ -69,7 +72,11 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             "template": template_hash(settings, candidate),
         }
     if asset == graph.VALIDATION_EVAL or asset in graph.EVALS.values():
+        # The type that selects the metrics is part of the eval rows' version, and not of the training rows'.
+        scored_as = {"workload_type": workload_type(settings, workload)} if asset == graph.VALIDATION_EVAL else {}
         return {
+            **scored_as,
+            "metrics": installed_versions(),
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
             "engine": candidate.engine,
@@ -129,6 +136,12 @@ def registered_gates(settings: Settings, workload: str) -> tuple[Gate, ...]:
         )
         for gate in settings.decision_for(workload).gates
     )
+
+
+def workload_type(settings: Settings, workload: str) -> WorkloadType | None:
+    """The type flywheel.yaml gives a workload; None where its records tell."""
+    override = settings.workloads.get(workload)
+    return None if override is None or override.workload_type is None else WorkloadType(override.workload_type)
 
 
 def cleaning_policy(settings: Settings, workload: str) -> CleaningPolicy:

@@ -100,6 +100,16 @@ class EvaluationSettings(Section):
     max_retries: int = Field(4, ge=0, description="Further tries after 429, 5xx and time-outs; nothing else is tried again.")
     max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
     max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
+    tool_eval_type: Literal["metric", "judge"] = Field(
+        "metric", description="How tool calls are scored: by metrics. `judge` (by a model) is refused: it is not built yet."
+    )
+
+    @field_validator("tool_eval_type")
+    @classmethod
+    def _judge_is_not_built(cls, value: str) -> str:
+        if value == "judge":
+            raise ValueError("'judge' is not built yet; 'metric' is what works")
+        return value
 
 
 class PrefixSettings(Section):
@@ -228,6 +238,9 @@ class Candidate(Section):
 class WorkloadSettings(Section):
     """Overrides for one workload; each block is merged over the top-level block of the same name."""
 
+    workload_type: Literal["tool_calling", "structured", "generic"] | None = Field(
+        None, description="What the calls are, which selects the metrics; null: the records tell (docs/metrics.md)."
+    )
     cleaning: dict[str, Any] = Field(default_factory=dict, description="Keys of `cleaning` that differ for this workload.")
     automation: dict[str, Any] = Field(
         default_factory=dict,

@@ -32,6 +32,7 @@ _UNSUPPORTED_PARTS = {
     "audio_url": "audio",
 }
 _SPOKEN = ("audio", "image")
+_STRUCTURED_FORMATS = ("json_object", "json_schema")
 
 
 class Facts(NamedTuple):
@@ -40,7 +41,8 @@ class Facts(NamedTuple):
     `trace`, `prompt`, `session` and `content` are 64-bit hashes, `session` 0 where there is none. `row_id` is 16 bytes:
     the hash of the whole conversation. `kind` is `tool:<name of the first call>`, `no_call` (tools were offered, none
     called) or `text`. `definitions` are 64-bit hashes of the offered tools, schemas and all, in the order of `tools`.
-    `unsupported` is empty, or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
+    `structured`: no tool is called, and the answer is a JSON object or list, or one was asked for. `unsupported` is empty,
+    or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
     tools; the answer). `cut_off` and `refusal` are about the answer, `feedback` is its score (NaN: none). The six last
     fields say where (byte, length) the body holds the prompt and the tools in training form, and the answer message;
     `prompt_at` is -1 where it does not hold them as they are.
@@ -54,6 +56,7 @@ class Facts(NamedTuple):
     content: int
     timestamp: float
     kind: str
+    structured: bool
     source: str
     unsupported: str
     teacher: str
@@ -125,6 +128,7 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         content=int.from_bytes(content_hash[:8], "little"),
         timestamp=record["timestamp"],
         kind=TOOL_CLASS_PREFIX + called[0] if called else NO_CALL if offered else TEXT,
+        structured=not called and is_structured(request, completion["content"]),
         source=record["source"],
         unsupported=unsupported_content(request, answer),
         teacher=response.get("model") or request.get("model") or "",
@@ -196,6 +200,21 @@ def training_tools(request: Json) -> bytes:
     """The offered tools as JSON text; `[]` where none are offered."""
     tools = request.get("tools")
     return canonical(tools) if tools else b"[]"
+
+
+def is_structured(request: Json, answer: str) -> bool:
+    """Whether a JSON object or list was asked for (a `response_format`), or the answer is one from end to end."""
+    asked = request.get("response_format")
+    if type(asked) is dict and asked.get("type") in _STRUCTURED_FORMATS:
+        return True
+    text = answer.strip()
+    if text[:1] not in ("{", "["):
+        return False
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def unsupported_content(request: Json, answer: Json) -> str:

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("content", pa.uint64()),
         ("timestamp", pa.float64()),
         ("kind", pa.string()),
+        ("structured", pa.bool_()),
         ("source", pa.string()),
         ("unsupported", pa.string()),
         ("teacher", pa.string()),

@@ -23,11 +23,15 @@ UNSUPPORTED = "unsupported"
 # A small text model that takes over takes all of the traffic. A stray image in a hundred records can be routed around
 # it; more than that is a part of the workload it would fail on.
 MAX_UNSUPPORTED_SHARE = 0.01
+# A structured workload has an odd apology or a cut-off answer among its JSON. With more text than this, judging it as JSON
+# would call right answers wrong.
+MIN_STRUCTURED_SHARE = 0.95
 # Some workloads offer other tools in every request; a profile is read by people.
 SHOWN_TOOLS = 200
 _COLUMNS = (
     "timestamp",
     "kind",
+    "structured",
     "source",
     "unsupported",
     "teacher",
@@ -67,7 +71,8 @@ class Lengths:
 class WorkloadProfile:
     """What a workload's records are. `type` is a `WorkloadType`, or `unsupported` and then `reason` says why.
 
-    Counts are of records that count (no duplicates, none superseded). `unsupported` counts what a text model cannot
+    Counts are of records that count (no duplicates, none superseded). `structured_records` are answered with a JSON object
+    or list, or asked for one, and call no tool. `unsupported` counts what a text model cannot
     take, by kind (`image`, `audio`, `not_chat`, another content part's type); those rows are in no dataset. `tools` are
     the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
     assistant's messages; `request_histogram` counts requests by the power of two their length in bytes is below.
@@ -81,6 +86,7 @@ class WorkloadProfile:
     call_records: int
     no_call_records: int
     text_records: int
+    structured_records: int
     multi_turn_records: int
     unsupported: dict[str, int]
     tools: tuple[ToolUse, ...]
@@ -105,12 +111,16 @@ class WorkloadProfile:
         return asdict(self)
 
 
-def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None) -> WorkloadProfile:
+def profile_workload(
+    records: Path, *, refused: Mapping[str, int] | None = None, workload_type: WorkloadType | None = None
+) -> WorkloadProfile:
     """Profile a records folder.
 
     A workload is `tool_calling` as soon as one record offers tools (a model that takes over must handle those too, and
-    text-only records beside them are scored as text), else `generic`. It is `unsupported` where more than
-    `MAX_UNSUPPORTED_SHARE` of the traffic is image, audio or not chat. `refused` are counts by reason of records the
+    text-only records beside them are scored as text); else `structured` where at least `MIN_STRUCTURED_SHARE` of the
+    records are answered with a JSON object or list or ask for one (`response_format`); else `generic`. `workload_type`
+    overrules that. It is `unsupported` all the same where more than `MAX_UNSUPPORTED_SHARE` of the traffic is image, audio
+    or not chat. `refused` are counts by reason of records the
     trace store refused before they could get here; those of the folder's own quarantine are counted anyway.
     """
     summary = read_summary(records)
@@ -121,7 +131,7 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
     lengths: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {"request_size": [], "answer_size": []}
     schemas: dict[str, set[int]] = {}
     cost_usd, records_with_cost = 0.0, 0
-    multi_turn = 0
+    multi_turn = structured = 0
     times: list[float] = []
     at = 0
     for whole in index_tables(records, summary.segments, _COLUMNS):
@@ -135,6 +145,7 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
             schemas.setdefault(name, set()).add(definition)
         costs = table["cost_usd"].drop_null()
         cost_usd, records_with_cost = cost_usd + float(costs.to_numpy().sum()), records_with_cost + len(costs)
+        structured += int(table["structured"].to_numpy(zero_copy_only=False).sum())
         multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
         if table.num_rows:
             seconds = table["timestamp"].to_numpy()
@@ -145,7 +156,8 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
     unsupported = +unsupported
     kinds = counts["kind"]
     records_seen = summary.records + unsupported[_NON_CHAT]
-    kind, reason = _type(unsupported, records_seen, offers_tools=bool(counts["tools"]))
+    told = _told_type(summary.records, structured, offers_tools=bool(counts["tools"]))
+    kind, reason = _type(unsupported, records_seen, workload_type or told)
     return WorkloadProfile(
         type=kind,
         reason=reason,
@@ -153,6 +165,7 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         call_records=summary.records - kinds[NO_CALL] - kinds[TEXT],
         no_call_records=kinds[NO_CALL],
         text_records=kinds[TEXT],
+        structured_records=structured,
         multi_turn_records=multi_turn,
         unsupported=_by_count(unsupported),
         distinct_tools=len(counts["tools"]),
@@ -177,7 +190,14 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
     )
 
 
-def _type(unsupported: Counter[str], records: int, *, offers_tools: bool) -> tuple[str, str | None]:
+def _told_type(records: int, structured: int, *, offers_tools: bool) -> WorkloadType:
+    if offers_tools:
+        return WorkloadType.TOOL_CALLING
+    is_structured = structured > 0 and structured >= MIN_STRUCTURED_SHARE * records
+    return WorkloadType.STRUCTURED if is_structured else WorkloadType.GENERIC
+
+
+def _type(unsupported: Counter[str], records: int, supported: WorkloadType) -> tuple[str, str | None]:
     bad = unsupported.total()
     if bad and bad > MAX_UNSUPPORTED_SHARE * records:
         kinds = ", ".join(
@@ -187,7 +207,7 @@ def _type(unsupported: Counter[str], records: int, *, offers_tools: bool) -> tup
             f"{bad} of {records} records cannot be taken over by a text model ({kinds}). Only text chat completions are "
             "supported: log this traffic under a workload_id of its own."
         )
-    return (WorkloadType.TOOL_CALLING if offers_tools else WorkloadType.GENERIC).value, None
+    return supported.value, None
 
 
 _IN_WORDS = {"image": "with images", "audio": "with audio", _NON_CHAT: "not chat completions"}
