@@ -9,13 +9,13 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets.context import prefix_messages
-from flywheel_assets.assets.metadata import example_table, score_history, score_table
+from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_ids
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
-from flywheel_assets.core.metrics import score_rows
+from flywheel_assets.core.metrics import installed_versions, metrics_for, score_rows
 from flywheel_assets.core.predictions import EvalReport, build_report, data_version, write_predictions
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
@@ -163,12 +163,13 @@ def _examine(
         "tokens": report.tokens,
         "reused_from_cache": sum(prediction.cached for prediction in predictions),
         "served": served,
+        "definitions": {metric.name: metric.definition for metric in metrics_for(kind)},
         # When the model was loaded and asked (epoch seconds): what is left of the wall time is orchestration.
         "model_busy": asked,
     }
     del summary["state"], summary["reason"]
     made = Made(
-        data_version=data_version(rows, predictions),
+        data_version=data_version(rows, predictions, installed_versions()),
         summary=summary,
         state="failed" if failed else "ok",
         reason=failed.message if failed else None,
@@ -271,6 +272,8 @@ def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
         "errors": summary["errors"],
         "reused from the cache": summary["reused_from_cache"],
         "scores": score_table(summary["scores"]),
+        "aggregates": score_table(summary["aggregates"]),
+        "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],
         "examples": example_table(json.loads((artifact.path / "examples.json").read_text(encoding="utf-8"))),
