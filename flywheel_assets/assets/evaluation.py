@@ -136,6 +136,8 @@ def _examine(
     evaluation = settings.evaluation_for(work.partition.workload)
     candidate = settings.candidate(work.partition.candidate)
     gguf = None if adapter is None else adapter.path / ADAPTER_GGUF
+    # Before anything is asked: a metric of another package that cannot be used must not be found out at the end.
+    definitions = {metric.name: metric.definition for metric in metrics_for(kind)}
     work.context.log.info(f"{variant}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
     with platform.deployed(candidate, adapter=gguf, owner=work.context.run_id) as endpoint:
@@ -163,7 +165,7 @@ def _examine(
         "tokens": report.tokens,
         "reused_from_cache": sum(prediction.cached for prediction in predictions),
         "served": served,
-        "definitions": {metric.name: metric.definition for metric in metrics_for(kind)},
+        "definitions": definitions,
         # When the model was loaded and asked (epoch seconds): what is left of the wall time is orchestration.
         "model_busy": asked,
     }

@@ -36,9 +36,9 @@ def entry_points() -> tuple[EntryPoint, ...]:
 
 
 def installed_versions() -> dict[str, str]:
-    """`{entry point: "target package version"}`, none of them loaded; changes with every metric added, gone or renewed."""
+    """`{"entry point = target": "package version"}`, none of them loaded: it changes with every metric added or renewed."""
     return {
-        point.name: " ".join((point.value, *((point.dist.name, point.dist.version) if point.dist else ())))
+        f"{point.name} = {point.value}": f"{point.dist.name} {point.dist.version}" if point.dist else ""
         for point in entry_points()
     }
 

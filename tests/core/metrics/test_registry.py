@@ -143,8 +143,9 @@ def test_an_object_is_a_metric_like_a_class_and_none_means_that_it_does_not_appl
 def test_which_versions_are_installed_is_known_without_loading_them(bring: Install) -> None:
     assert installed.installed_versions() == {}
     bring("raise RuntimeError('loaded')", "Shouting")
-    (version,) = installed.installed_versions().values()
-    assert version.endswith(" 1.0") and ":Shouting their_metrics_" in version
+    ((point, package),) = installed.installed_versions().items()
+    assert point.startswith("shouting = their_metrics_") and point.endswith(":Shouting")
+    assert package.startswith("their_metrics_") and package.endswith(" 1.0")
 
 
 @pytest.mark.parametrize(
