@@ -42,7 +42,7 @@ def aggregates_of(
         found = macro_f1(rows, answers, seed=seed)
         return {} if found is None else {"macro_f1": found}
     if workload_type is WorkloadType.TOOL_CALLING:
-        rate = valid_call_rate(rows, answers, seed=seed)
+        rate = valid_call_rate(rows, answers)
         return {} if rate is None else {"valid_call_rate": rate}
     return {}
 
@@ -100,7 +100,7 @@ def macro_f1(rows: Sequence[EvalRow], answers: Sequence[Answer | None], *, seed:
     }
 
 
-def valid_call_rate(rows: Sequence[EvalRow], answers: Sequence[Answer | None], *, seed: int = 0) -> Json | None:
+def valid_call_rate(rows: Sequence[EvalRow], answers: Sequence[Answer | None]) -> Json | None:
     """Of all calls made, also where none was expected, the valid share (`core.metrics.valid_calls`); `n` counts them.
 
     Rows whose request lists no tools are left out. None where nothing was called.
@@ -115,7 +115,7 @@ def valid_call_rate(rows: Sequence[EvalRow], answers: Sequence[Answer | None], *
         clusters += [row.cluster] * made
     if not valid:
         return None
-    rate = mean_interval(valid, clusters, seed=seed)
+    rate = mean_interval(valid, clusters)
     return {"value": rate.value, "low": rate.low, "high": rate.high, "n": len(valid)}
 
 

@@ -165,7 +165,7 @@ def build_report(
             "completion": _total(p.completion_tokens for p in predictions),
         },
         suites={suite: labels for suite, labels in suites.items() if labels},
-        aggregates=aggregates_of(workload_type, rows, predictions, seed=seed),
+        aggregates=aggregates_of(workload_type, rows, predictions),
         cost_per_1k_usd=cost_per_1k_usd,
     )
 
