@@ -149,3 +149,9 @@ def test_home_follows_the_environment_relative_to_the_file(tmp_path: Path, monke
     assert settings.home == tmp_path / "elsewhere"
     assert settings.resolve("$FLYWHEEL_HOME/models/x.gguf") == tmp_path / "elsewhere" / "models" / "x.gguf"
     assert settings.resolve("x.gguf") == tmp_path / "x.gguf"
+
+
+def test_a_price_table_is_by_any_name_and_a_price_is_complete() -> None:
+    assert parse(prices={"gpt-5 large": {"prompt": 2, "completion": 10.5}}).prices["gpt-5 large"].completion == 10.5
+    assert "prices.small.completion" in fault(prices={"small": {"prompt": 2}})
+    assert "prices.small.prompt" in fault(prices={"small": {"prompt": -2, "completion": 1}})

@@ -14,12 +14,14 @@ from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Wor
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_ids
 from flywheel_assets.core import graph
+from flywheel_assets.core.costs import cost_per_1k
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
 from flywheel_assets.core.metrics import installed_versions, metrics_for, score_rows
 from flywheel_assets.core.predictions import EvalReport, build_report, data_version, write_predictions
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import token_prices
 from flywheel_assets.resources.platform import Platform
 from flywheel_assets.resources.serving import Endpoint
 from flywheel_assets.settings import Settings
@@ -149,7 +151,8 @@ def _examine(
         served = _what_was_served(endpoint)
         asked = (started, time.time())
     scores = score_rows(kind, rows, predictions)
-    report = build_report(kind, rows, predictions, scores)
+    cost = cost_per_1k(predictions, token_prices(settings).get(candidate.id))
+    report = build_report(kind, rows, predictions, scores, cost_per_1k_usd=cost)
     draft = work.draft(name).path
     write_predictions(draft / PREDICTIONS_FILE, kind, rows, predictions, scores)
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))

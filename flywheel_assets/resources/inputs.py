@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
+from flywheel_assets.core.costs import TokenPrice
 from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.metrics import installed_versions
@@ -49,9 +50,16 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
             "cleaning": settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_DATASETS),
         }
     if asset == graph.COMPARISON:
-        return {"candidates": [_label(candidate) for candidate in settings.candidates_of(workload)]}
+        return {
+            "candidates": [_label(candidate) for candidate in settings.candidates_of(workload)],
+            "prices": _prices(settings),
+        }
     if asset == graph.DECISION:
-        return settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"})
+        # A comparison means the same at any price; budgets and the order of winners do not.
+        return {
+            **settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"}),
+            "prices": _prices(settings),
+        }
     if asset == graph.PREFIX:
         return settings.prefix_for(workload).model_dump(mode="json")
     if partition.candidate:
@@ -77,6 +85,7 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
         return {
             **scored_as,
             "metrics": installed_versions(),
+            "price": _prices(settings).get(candidate.id),
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
             "engine": candidate.engine,
@@ -164,6 +173,15 @@ def quality_policy(settings: Settings, workload: str) -> QualityPolicy:
         drop_refusals=cleaning.drop_refusals,
         min_feedback=cleaning.min_feedback,
     )
+
+
+def token_prices(settings: Settings) -> dict[str, TokenPrice]:
+    """The price table, by candidate id or teacher model name."""
+    return {name: TokenPrice(price.prompt, price.completion) for name, price in settings.prices.items()}
+
+
+def _prices(settings: Settings) -> Json:
+    return {name: price.model_dump(mode="json") for name, price in settings.prices.items()}
 
 
 def _label(candidate: Candidate) -> Json:

@@ -16,6 +16,7 @@ from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
+from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
@@ -313,6 +314,10 @@ class Settings(Section):
     prefix: PrefixSettings = PrefixSettings()
     decision: DecisionSettings = DecisionSettings()
     promotion: PromotionSettings = PromotionSettings()
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description="Price table for cost per 1,000 requests, by candidate id or teacher model name (docs/metrics.md).",
+    )
     local: LocalSettings = LocalSettings()
     owners: tuple[str, ...] = Field(("team:ml-platform",), description="Dagster owners: an e-mail address or team:name.")
     workloads: dict[Slug, WorkloadSettings] = Field(default_factory=dict, description="Overrides by workload slug.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -25,6 +27,10 @@ from tests.fake_platform import right
 
 CELLS = (Partition("tickets", "small"), Partition("tickets", "tiny"))
 CUSTOMIZED = graph.EVALS[Variant.CUSTOMIZED]
+
+
+def leaderboard(comparison: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((comparison / "leaderboard.csv").read_text().splitlines()))
 
 
 def states(flywheel: Flywheel) -> dict[str, dict[str, str]]:
@@ -259,6 +265,7 @@ def test_a_structured_workload_is_scored_by_its_fields_and_decided(bench: Bench)
     bench.platform.answers = _invents_a_field
     bench.content["split"] = {"eval_size": 200, "min_total_records": 50}
     bench.content["decision"] = {"gates": [{"metric": "field_f1", "margin": 0.1}, {"metric": "schema_valid", "margin": 0.1}]}
+    bench.content["prices"] = {"small": {"prompt": 0.1, "completion": 0.3}, "big-model": {"prompt": 5, "completion": 20}}
     ingest([write_json_records(bench.folder / "json.jsonl", 600, workload="extract")], bench.flywheel.traces)
     assert bench.turn().ok
     status = status_of(bench.flywheel)["workloads"]["extract"]
@@ -271,20 +278,26 @@ def test_a_structured_workload_is_scored_by_its_fields_and_decided(bench: Bench)
     assert (status["decision"]["verdict"], status["decision"]["variant"]) == ("promote", "customized")
     comparison = bench.flywheel.artifacts.require(graph.COMPARISON, Partition("extract")).path
     assert all("field_f1" in path.read_text() for path in comparison.glob("*.md"))
+    costs = {line["candidate"]: line["cost_per_1k_usd"] for line in leaderboard(comparison)}
+    # The fake platform reports five tokens each way, the teacher's records 400 and 100.
+    assert costs == {"(reference)": "4.0", "small": "0.002", "tiny": ""}
 
 
 def test_the_settings_overrule_the_type_of_a_workload_and_it_is_scored_anew(bench: Bench) -> None:
     bench.content["candidates"] = [{"id": "small", "model": "small.gguf"}]
     ingest([write_json_records(bench.folder / "json.jsonl", 120, workload="extract")], bench.flywheel.traces)
     assert bench.turn().ok
+    assert status_of(bench.flywheel)["workloads"]["extract"]["cells"]["small"]["base"]["cost_per_1k_usd"] is None
     # By the default gates of structured workloads.
     status = status_of(bench.flywheel)["workloads"]["extract"]
     assert status["type"] == "structured" and status["decision"]["verdict"] in ("promote", "keep", "inconclusive")
     bench.content["workloads"] = {"extract": {"workload_type": "generic"}}
+    bench.content["prices"] = {"small": {"prompt": 100, "completion": 100}}
     assert bench.turn().ok
     status = status_of(bench.flywheel)["workloads"]["extract"]
     assert status["type"] == "generic"
     assert set(status["cells"]["small"]["base"]["scores"]) == set(metric_names(WorkloadType.GENERIC))
+    assert status["cells"]["small"]["base"]["cost_per_1k_usd"] == 1.0
     assert status["decision"]["stale"] is None
 
 

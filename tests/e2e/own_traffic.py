@@ -54,7 +54,10 @@ def write_json_records(path: Path, n: int, *, workload: str) -> Path:
             "workload_id": workload,
             "client_id": "desk",
             "request": {"model": "big-model", "messages": messages, "response_format": asked},
-            "response": {"choices": [{"message": {"role": "assistant", "content": answer}}]},
+            "response": {
+                "choices": [{"message": {"role": "assistant", "content": answer}}],
+                "usage": {"prompt_tokens": 400, "completion_tokens": 100},
+            },
         }
         records.append(record)
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")

@@ -37,6 +37,8 @@ SCHEMA = pa.schema(
         ("definitions", pa.list_(pa.uint64())),
         ("called", pa.list_(pa.string())),
         ("cost_usd", pa.float64()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
         ("user_turns", pa.int32()),
         ("request_size", pa.int32()),
         ("answer_size", pa.int32()),

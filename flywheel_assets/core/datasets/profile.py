@@ -39,6 +39,8 @@ _COLUMNS = (
     "definitions",
     "called",
     "cost_usd",
+    "prompt_tokens",
+    "completion_tokens",
     "user_turns",
     "request_size",
     "answer_size",
@@ -76,8 +78,9 @@ class WorkloadProfile:
     take, by kind (`image`, `audio`, `not_chat`, another content part's type); those rows are in no dataset. `tools` are
     the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
     assistant's messages; `request_histogram` counts requests by the power of two their length in bytes is below.
-    `cost_usd` is what the teacher cost on the `records_with_cost` that say so. `first`, `last`: epoch seconds, None
-    without records.
+    `cost_usd` is what the teacher cost on the `records_with_cost` that say so; `usage` maps each teacher to the
+    `records`, `prompt_tokens` and `completion_tokens` of the answers that report tokens. `first`, `last`: epoch seconds,
+    None without records.
     """
 
     type: str
@@ -98,6 +101,7 @@ class WorkloadProfile:
     request_histogram: dict[str, int]
     cost_usd: float
     records_with_cost: int
+    usage: dict[str, dict[str, int]]
     first: float | None
     last: float | None
 
@@ -131,6 +135,7 @@ def profile_workload(
     lengths: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {"request_size": [], "answer_size": []}
     schemas: dict[str, set[int]] = {}
     cost_usd, records_with_cost = 0.0, 0
+    usage: dict[str, Counter[str]] = {}
     multi_turn = structured = 0
     times: list[float] = []
     at = 0
@@ -144,6 +149,7 @@ def profile_workload(
         for name, definition in _offered(table):
             schemas.setdefault(name, set()).add(definition)
         costs = table["cost_usd"].drop_null()
+        _add_usage(usage, table)
         cost_usd, records_with_cost = cost_usd + float(costs.to_numpy().sum()), records_with_cost + len(costs)
         structured += int(table["structured"].to_numpy(zero_copy_only=False).sum())
         multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
@@ -185,9 +191,21 @@ def profile_workload(
         request_histogram=_histogram(lengths["request_size"]),
         cost_usd=round(cost_usd, 6),
         records_with_cost=records_with_cost,
+        usage={teacher: dict(usage[teacher]) for teacher in sorted(usage)},
         first=min(times, default=None),
         last=max(times, default=None),
     )
+
+
+def _add_usage(usage: dict[str, Counter[str]], table: pa.Table) -> None:
+    known = table.select(["teacher", "prompt_tokens", "completion_tokens"]).drop_null()
+    sums = known.group_by("teacher").aggregate([("prompt_tokens", "sum"), ("completion_tokens", "sum"), ([], "count_all")])
+    for row in sums.to_pylist():
+        usage.setdefault(row["teacher"], Counter()).update(
+            records=row["count_all"],
+            prompt_tokens=row["prompt_tokens_sum"],
+            completion_tokens=row["completion_tokens_sum"],
+        )
 
 
 def _told_type(records: int, structured: int, *, offers_tools: bool) -> WorkloadType:

@@ -130,3 +130,22 @@ def test_sources_teachers_lengths_and_times_are_reported(workbench: Workbench) -
     assert (result.first, result.last, result.multi_turn_records) == (1001.0, 1002.0, 1)
     assert 0 < result.requests.p50 <= result.requests.p95
     assert result.to_json()["tools"][0]["name"] == "get_weather"
+
+
+def test_tokens_are_counted_by_teacher_where_the_server_reported_both(workbench: Workbench) -> None:
+    reported = [
+        {"prompt_tokens": 10, "completion_tokens": 2},
+        {"prompt_tokens": 30, "completion_tokens": 4},
+        {"prompt_tokens": 10},
+        {"prompt_tokens": -1, "completion_tokens": 2},
+        {"prompt_tokens": 10**18, "completion_tokens": 2},
+        {"prompt_tokens": True, "completion_tokens": 2},
+        "many",
+        None,
+    ]
+    lines = []
+    for n, usage in enumerate(reported):
+        line = log_line(n, tools=None, answer=TEXT)
+        line["response"] |= {"usage": usage, "model": "big-model"}
+        lines.append(line)
+    assert profile(workbench, lines).usage == {"big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6}}

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel_assets.core.metrics import score_rows, structured
@@ -194,6 +194,7 @@ class TestFields:
         assert structured.exact_match(row("[" * 64 + "]" * 64), said("[" * 64 + "]" * 64)) == 1.0
 
 
+@settings(deadline=None)
 @given(document)
 def test_a_document_agrees_with_itself_however_it_is_written(value: Any) -> None:
     examined = row(json.dumps(value))
@@ -202,6 +203,7 @@ def test_a_document_agrees_with_itself_however_it_is_written(value: Any) -> None
         assert structured.json_valid(examined, said(text)) == 1.0
 
 
+@settings(deadline=None)
 @given(document, document)
 def test_scores_are_shares_and_f1_is_their_harmonic_mean(one: Any, other: Any) -> None:
     exact, precision, recall, f1 = (metric(row(json.dumps(one)), said(json.dumps(other))) for metric in METRICS)
@@ -210,12 +212,14 @@ def test_scores_are_shares_and_f1_is_their_harmonic_mean(one: Any, other: Any) -
     assert (exact == 1.0) == (f1 == 1.0)
 
 
+@settings(deadline=None)
 @given(document, document)
 def test_swapping_the_sides_swaps_precision_and_recall(one: Any, other: Any) -> None:
     there = structured.field_precision(row(json.dumps(one)), said(json.dumps(other)))
     assert there == structured.field_recall(row(json.dumps(other)), said(json.dumps(one)))
 
 
+@settings(deadline=None)
 @given(st.none() | st.text(st.characters(exclude_categories=())))
 def test_whatever_a_model_writes_gets_a_score(text: str | None) -> None:
     scores = score_rows(WorkloadType.STRUCTURED, [row({"a": 1}, schema={"type": "object"})], [Prediction("r1", said(text))])

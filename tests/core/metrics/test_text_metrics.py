@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel_assets.core.metrics import text
@@ -61,6 +61,7 @@ def test_rouge_l_is_the_longest_common_subsequence_of_words(reference: str | Non
 WORDS = st.lists(st.sampled_from("abcd"), max_size=12)
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_rouge_l_equals_the_textbook_recursion(expected: list[str], said: list[str]) -> None:
     table = [[0] * (len(said) + 1) for _ in range(len(expected) + 1)]
