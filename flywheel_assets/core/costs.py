@@ -5,7 +5,6 @@ What belongs here: the sums. What does not: where the prices come from (`setting
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +35,13 @@ def cost_per_1k(predictions: Iterable[Prediction], price: TokenPrice | None) -> 
     if price is None:
         return None
     known = [
-        price.of(p.prompt_tokens, p.completion_tokens)
+        (p.prompt_tokens, p.completion_tokens)
         for p in predictions
         if p.error is None and p.prompt_tokens is not None and p.completion_tokens is not None
     ]
-    return 1000 * sum(known) / len(known) if known else None
+    if not known:
+        return None
+    return 1000 * price.of(sum(prompt for prompt, _ in known), sum(completion for _, completion in known)) / len(known)
 
 
 def teacher_cost_per_1k(profile: Mapping[str, Any], prices: Mapping[str, TokenPrice]) -> float | None:
@@ -55,5 +56,5 @@ def teacher_cost_per_1k(profile: Mapping[str, Any], prices: Mapping[str, TokenPr
     requests = sum(use["records"] for use in known.values())
     if not requests:
         return None
-    usd = math.fsum(prices[teacher].of(use["prompt_tokens"], use["completion_tokens"]) for teacher, use in known.items())
-    return 1000 * usd / requests
+    usd = sum(prices[teacher].of(use["prompt_tokens"], use["completion_tokens"]) for teacher, use in known.items())
+    return float(1000 * usd / requests)
