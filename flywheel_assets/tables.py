@@ -13,6 +13,7 @@ from flywheel_assets.core.rows import Json
 
 _COLUMNS = {
     "tool_calling": ("function_name", "function_name_and_args", "bfcl_ast", "no_call"),
+    "structured": ("field_f1", "exact_match", "schema_valid", "json_valid"),
     "generic": ("f1", "exact_match"),
 }
 _STYLES = {"ok": "green", "failed": "red", "running": "cyan", "stale": "yellow", "skipped": "dim"}

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 
-def install(folder: Path, name: str, code: str, entry_points: dict[str, dict[str, str]]) -> Path:
+def install(folder: Path, name: str, code: str, entry_points: dict[str, dict[str, str]], *, version: str = "1.0") -> Path:
     """Write package `name` with one module of that name; `entry_points` is by group, then by name. Returns `folder`.
 
-    The folder must then be put on `sys.path`, or into PYTHONPATH for a process of its own.
+    Another version of it takes its place. The folder must then be put on `sys.path`, or into PYTHONPATH for a process of its
+    own.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.py").write_text(code, encoding="utf-8")
-    info = folder / f"{name}-1.0.dist-info"
+    for older in folder.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(older)
+    info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
     lines = [
         line
         for group, points in entry_points.items()

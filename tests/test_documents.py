@@ -10,11 +10,14 @@ import orjson
 import pytest
 
 from flywheel_assets.core.formats import BUILT_IN, Format, read_line
+from flywheel_assets.core.metrics.registry import BUILT_IN as BUILT_IN_METRICS
 from flywheel_assets.core.records import Record, RejectReason, parse_record
+from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.trace_stores import LocalTraceStore
 
 ROOT = Path(__file__).parents[1]
+EXTENDING = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 SCHEMA = (ROOT / "docs" / "log-schema.md").read_text(encoding="utf-8")
 
 
@@ -75,3 +78,21 @@ def test_the_format_shown_as_an_example_is_one():
     (reject,) = read_line(line.replace(b"plumbers", b""), form, **limits)
     assert isinstance(record, Record)
     assert reject.reason is RejectReason.NO_ANSWER
+
+
+@pytest.mark.parametrize(
+    ("kind", "heading"), zip(WorkloadType, ("## Tool calling", "## Structured", "## Text (`generic`)"), strict=True)
+)
+def test_every_metric_is_explained_under_its_workload_type_and_no_other(kind, heading):
+    section = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
+    explained = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| [^|]+ \|$", section, flags=re.MULTILINE)
+
+    assert sorted(explained) == sorted(metric.name for metric in BUILT_IN_METRICS if kind in metric.applies_to)
+
+
+def test_the_metric_shown_as_an_example_is_the_example_package():
+    (shown,) = re.findall(r"```python\n(from flywheel_assets\.core\.rows.*?)\n    def score", EXTENDING, flags=re.DOTALL)
+    package = (ROOT / "examples" / "same_numbers_metric" / "same_numbers_metric.py").read_text(encoding="utf-8")
+
+    lines = [line.split("  #")[0] for line in shown.splitlines() if line.strip()]
+    assert [line for line in lines if line not in package.splitlines()] == []

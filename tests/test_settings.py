@@ -45,6 +45,29 @@ def test_an_unknown_value_names_the_accepted_ones() -> None:
     assert "'sometimes'" in message
 
 
+def test_an_unknown_workload_type_names_the_key_and_the_accepted_ones() -> None:
+    message = fault(workloads={"router": {"workload_type": "chat"}})
+    assert "workloads.router.workload_type" in message
+    assert "'tool_calling', 'structured' or 'generic'" in message and "'chat'" in message
+
+
+def test_an_unknown_evaluation_type_names_the_key_and_the_accepted_ones() -> None:
+    message = fault(evaluation={"tool_eval_type": "vibes"})
+    assert "evaluation.tool_eval_type" in message and "'metric' or 'judge'" in message
+
+
+@pytest.mark.parametrize("content", [{"tool_eval_type": "judge"}, {"tool_eval_type": "vibes"}])
+def test_an_evaluation_type_of_one_workload_is_refused_like_the_general_one(content: dict[str, str]) -> None:
+    message = fault(workloads={"router": {"evaluation": content}})
+    assert "workloads.router" in message and "tool_eval_type" in message and "metric" in message
+
+
+def test_the_judge_is_refused_at_the_door_while_it_is_not_built() -> None:
+    message = fault(evaluation={"tool_eval_type": "judge"})
+    assert "evaluation.tool_eval_type" in message
+    assert "'judge' is not built yet; 'metric' is what works" in message
+
+
 def test_every_fault_is_listed_at_once() -> None:
     message = fault(split={"eval_size": 0}, training={"epochs": "many"})
     assert "2 fault(s)" in message
@@ -126,3 +149,9 @@ def test_home_follows_the_environment_relative_to_the_file(tmp_path: Path, monke
     assert settings.home == tmp_path / "elsewhere"
     assert settings.resolve("$FLYWHEEL_HOME/models/x.gguf") == tmp_path / "elsewhere" / "models" / "x.gguf"
     assert settings.resolve("x.gguf") == tmp_path / "x.gguf"
+
+
+def test_a_price_table_is_by_any_name_and_a_price_is_complete() -> None:
+    assert parse(prices={"gpt-5 large": {"prompt": 2, "completion": 10.5}}).prices["gpt-5 large"].completion == 10.5
+    assert "prices.small.completion" in fault(prices={"small": {"prompt": 2}})
+    assert "prices.small.prompt" in fault(prices={"small": {"prompt": -2, "completion": 1}})

@@ -21,7 +21,7 @@ from flywheel_assets.core.plots import drift_png
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import cleaning_policy, quality_policy, train_only_sources
+from flywheel_assets.resources.inputs import cleaning_policy, quality_policy, train_only_sources, workload_type
 from flywheel_assets.resources.provenance import ancestor
 from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
@@ -158,7 +158,11 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
     """What the records are. Lines the trace store refused count too: a workload of pure non-chat traffic has no others."""
     workload = work.partition.workload
     refused = {count.reason: count.count for count in work.flywheel.traces.rejects(workload)}
-    profile = core.profile_workload(work.upstream(graph.RECORDS).path, refused=refused)
+    profile = core.profile_workload(
+        work.upstream(graph.RECORDS).path,
+        refused=refused,
+        workload_type=workload_type(work.flywheel.settings, workload),
+    )
     content = profile.to_json()
     encoded = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     (work.draft(graph.PROFILE).path / PROFILE_FILE).write_bytes(encoded)
@@ -229,7 +233,7 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
     content = summary.to_json()
     return {
         graph.BASE: Outcome(
-            Made(summary.base_version, {**content, "name": summary.eval_name}),
+            Made(_examined_as(summary.base_version, work), {**content, "name": summary.eval_name}),
             [
                 _outcome(
                     "enough_records", core.check_enough_records(base, train, min_total_records=split.min_total_records)
@@ -242,6 +246,12 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
             Made(summary.train_version, {**content, "name": summary.train_name}), [_outcome("schema_valid", schema)]
         ),
     }
+
+
+def _examined_as(base_version: str, work: Work) -> str:
+    """The eval rows' version with the workload's type: rows that are examined as something else are scored anew."""
+    kind = work.upstream(graph.PROFILE).summary["type"]
+    return hashlib.sha256(f"{base_version} {kind}".encode()).hexdigest()[:32]
 
 
 def _continuable(work: Work, name: str) -> Artifact | None:
@@ -287,8 +297,8 @@ def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
         "type": profile["type"],
         "dagster/row_count": profile["records"],
         "answers": bullet_table(
-            ["call", "no call", "text", "multi-turn"],
-            [[profile[f"{kind}_records"] for kind in ("call", "no_call", "text", "multi_turn")]],
+            ["call", "no call", "text", "structured", "multi-turn"],
+            [[profile[f"{kind}_records"] for kind in ("call", "no_call", "text", "structured", "multi_turn")]],
         ),
         "tools": bullet_table(["tool", "offered", "calls", "definitions"], tools),
         "sources": bullet_table(["source", "records"], list(profile["sources"].items())),

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import orjson
 
+from flywheel_assets.assets.datasets import PROFILE_FILE
 from flywheel_assets.assets.evaluation import PREDICTIONS_FILE, REPORT_FILE
 from flywheel_assets.assets.metadata import bullet_table, picture
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
@@ -13,6 +14,7 @@ from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import graph
 from flywheel_assets.core.comparison import ArmResult, Comparison, compare
 from flywheel_assets.core.comparison_report import Example, leading_arm, losing_examples, to_markdown
+from flywheel_assets.core.costs import teacher_cost_per_1k
 from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.decisions import InvalidEvidence, InvalidGate, decide
 from flywheel_assets.core.gates import gates_of_type
@@ -24,7 +26,7 @@ from flywheel_assets.core.predictions import EvalReport, read_predictions
 from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import registered_gates
+from flywheel_assets.resources.inputs import registered_gates, token_prices
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
@@ -82,6 +84,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         list(_arms(work.flywheel, workload)),
         dataset_version=base.version,
         eval_sources=base.summary["eval_sources"],
+        reference_cost_per_1k_usd=_teacher_cost(work),
     )
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
@@ -90,6 +93,12 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
     (draft / "report.md").write_text(to_markdown(compared, None, ()), encoding="utf-8")
     summary = {"arms": len(compared.arms), "evaluated": len(compared.evaluated), "rows": len(rows), "dataset": base.version}
     return {graph.COMPARISON: Outcome(Made(compared.data_version(), summary))}
+
+
+def _teacher_cost(work: Work) -> float | None:
+    """What the teacher costs, as the records or the price table say."""
+    profile = orjson.loads((work.upstream(graph.PROFILE).path / PROFILE_FILE).read_bytes())
+    return teacher_cost_per_1k(profile, token_prices(work.flywheel.settings))
 
 
 def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:

@@ -9,17 +9,19 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets.context import prefix_messages
-from flywheel_assets.assets.metadata import example_table, score_history, score_table
+from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_ids
 from flywheel_assets.core import graph
+from flywheel_assets.core.costs import cost_per_1k
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
-from flywheel_assets.core.metrics import score_rows
+from flywheel_assets.core.metrics import installed_versions, metrics_for, score_rows
 from flywheel_assets.core.predictions import EvalReport, build_report, data_version, write_predictions
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import token_prices
 from flywheel_assets.resources.platform import Platform
 from flywheel_assets.resources.serving import Endpoint
 from flywheel_assets.settings import Settings
@@ -136,6 +138,8 @@ def _examine(
     evaluation = settings.evaluation_for(work.partition.workload)
     candidate = settings.candidate(work.partition.candidate)
     gguf = None if adapter is None else adapter.path / ADAPTER_GGUF
+    # Before anything is asked: a metric of another package that cannot be used must not be found out at the end.
+    definitions = {metric.name: metric.definition for metric in metrics_for(kind)}
     work.context.log.info(f"{variant}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
     with platform.deployed(candidate, adapter=gguf, owner=work.context.run_id) as endpoint:
@@ -147,7 +151,8 @@ def _examine(
         served = _what_was_served(endpoint)
         asked = (started, time.time())
     scores = score_rows(kind, rows, predictions)
-    report = build_report(kind, rows, predictions, scores)
+    cost = cost_per_1k(predictions, token_prices(settings).get(candidate.id))
+    report = build_report(kind, rows, predictions, scores, cost_per_1k_usd=cost)
     draft = work.draft(name).path
     write_predictions(draft / PREDICTIONS_FILE, kind, rows, predictions, scores)
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
@@ -163,12 +168,13 @@ def _examine(
         "tokens": report.tokens,
         "reused_from_cache": sum(prediction.cached for prediction in predictions),
         "served": served,
+        "definitions": definitions,
         # When the model was loaded and asked (epoch seconds): what is left of the wall time is orchestration.
         "model_busy": asked,
     }
     del summary["state"], summary["reason"]
     made = Made(
-        data_version=data_version(rows, predictions),
+        data_version=data_version(rows, predictions, installed_versions()),
         summary=summary,
         state="failed" if failed else "ok",
         reason=failed.message if failed else None,
@@ -271,6 +277,8 @@ def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
         "errors": summary["errors"],
         "reused from the cache": summary["reused_from_cache"],
         "scores": score_table(summary["scores"]),
+        "aggregates": score_table(summary["aggregates"]),
+        "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],
         "examples": example_table(json.loads((artifact.path / "examples.json").read_text(encoding="utf-8"))),

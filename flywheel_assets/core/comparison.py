@@ -112,6 +112,7 @@ class Comparison:
     `reference` holds the reference's score of each row, `reference_scores` their means; `clusters` and `row_ids` are in the
     order of the eval set, as are the labels in `suites`, by suite. `arms` are in the order in which they were given.
     `eval_sources` counts the rows by the source of their records; empty where it was not recorded.
+    `reference_cost_per_1k_usd` is what the teacher cost when this was compared, None where nobody knows.
     """
 
     workload: str
@@ -125,6 +126,7 @@ class Comparison:
     reference_note: str = TEACHER_NOTE
     notes: tuple[str, ...] = field(default=())
     eval_sources: dict[str, int] = field(default_factory=dict)
+    reference_cost_per_1k_usd: float | None = None
     suites: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     @property
@@ -157,6 +159,7 @@ class Comparison:
             "reference_note": self.reference_note,
             "notes": list(self.notes),
             "eval_sources": self.eval_sources,
+            "reference_cost_per_1k_usd": self.reference_cost_per_1k_usd,
             "leaderboard": self.table(),
             "reference_scores": {metric: asdict(score) for metric, score in self.reference_scores.items()},
             "row_ids": list(self.row_ids),
@@ -182,6 +185,7 @@ class Comparison:
             notes=tuple(value["notes"]),
             # Absent from comparisons made before they were recorded.
             eval_sources=value.get("eval_sources", {}),
+            reference_cost_per_1k_usd=value.get("reference_cost_per_1k_usd"),
             suites={suite: tuple(labels) for suite, labels in value.get("suites", {}).items()},
         )
 
@@ -194,7 +198,7 @@ class Comparison:
             who = {"candidate": arm.candidate, "variant": arm.variant.value, "state": arm.state, "reason": arm.reason}
             scores = arm.report.scores if arm.report else {}
             rows.append({**who, **_flat_scores(scores, metrics), **_cost(arm.report, 0), "derived_from": arm.derived_from})
-        rows[0]["derived_from"] = None
+        rows[0] |= {"derived_from": None, "cost_per_1k_usd": self.reference_cost_per_1k_usd}
         return rows
 
     def to_csv(self) -> str:
@@ -230,6 +234,7 @@ def compare(
     reference_note: str = TEACHER_NOTE,
     notes: Sequence[str] = (),
     eval_sources: Mapping[str, int] | None = None,
+    reference_cost_per_1k_usd: float | None = None,
 ) -> Comparison:
     """Put the results of all arms of a workload beside each other.
 
@@ -253,6 +258,7 @@ def compare(
         reference_note=reference_note,
         notes=tuple(notes),
         eval_sources=dict(eval_sources or {}),
+        reference_cost_per_1k_usd=reference_cost_per_1k_usd,
         suites={suite: labels for suite in SUITES if any(labels := tuple(getattr(row, f"suite_{suite}") for row in rows))},
     )
 

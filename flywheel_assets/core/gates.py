@@ -19,6 +19,7 @@ from flywheel_assets.core.rows import Json, Variant, WorkloadType
 _DEFAULT_MARGIN = 0.05
 _DEFAULT_GATES: Mapping[WorkloadType, tuple[str, ...]] = {
     WorkloadType.TOOL_CALLING: ("function_name_and_args", "no_call"),
+    WorkloadType.STRUCTURED: ("field_f1", "schema_valid"),
     WorkloadType.GENERIC: ("f1",),
 }
 LATENCY, COST = "latency_p95_ms", "cost_per_1k_usd"

@@ -77,19 +77,19 @@ CATALOG = "model_catalog"
 
 NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
-    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="2"),
-    Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="2"),
+    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="3"),
+    Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="3"),
     Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
     Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
-    Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation"),
+    Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation", code_version="2"),
     Node(PREFIX, Scope.CELL, (TRAIN,), "context"),
     # On `train` too: without rows to learn from there is nothing to decide, and no run is started just for that.
     Node(FINETUNE_DECISION, Scope.CELL, (TRAIN, VALIDATION_EVAL), "training"),
     Node(ADAPTER, Scope.CELL, (TRAIN, FINETUNE_DECISION), "training"),
-    Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation"),
-    Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation"),
-    Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation"),
-    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision", code_version="3"),
+    Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation", code_version="2"),
+    Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation", code_version="2"),
+    Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation", code_version="2"),
+    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision", code_version="4"),
     Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="3"),
     Node(CATALOG, Scope.ALL, (DECISION,), "distribution", code_version="2"),
 )

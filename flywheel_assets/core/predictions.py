@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from flywheel_assets.core.aggregates import aggregates_of
 from flywheel_assets.core.metrics import metric_names, score_rows
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, WorkloadType
 from flywheel_assets.core.statistics import mean_interval
@@ -164,6 +165,7 @@ def build_report(
             "completion": _total(p.completion_tokens for p in predictions),
         },
         suites={suite: labels for suite, labels in suites.items() if labels},
+        aggregates=aggregates_of(workload_type, rows, predictions),
         cost_per_1k_usd=cost_per_1k_usd,
     )
 
@@ -258,13 +260,16 @@ def read_predictions(source: Path | BinaryIO) -> ScoredPredictions:
     )
 
 
-def data_version(rows: Sequence[EvalRow], predictions: Sequence[Prediction]) -> str:
-    """Hash of what an evaluation means (32 hex digits): rows, accepted answers, answers given, and which rows errored.
+def data_version(
+    rows: Sequence[EvalRow], predictions: Sequence[Prediction], installed_metrics: Mapping[str, str] | None = None
+) -> str:
+    """Hash of what an evaluation means (32 hex digits): rows, accepted answers, answers given, which rows errored, and the
+    versions of metrics that other packages bring (the built-in ones have a part in the node's code version).
 
     Neither order, nor latency, token counts, the wording of an error or the cache have a part in it.
     """
     by_row = {prediction.row_id: prediction for prediction in predictions}
-    meaning = sorted(
+    meaning: list[Any] = sorted(
         (
             row.row_id,
             row.cluster,
@@ -274,6 +279,8 @@ def data_version(rows: Sequence[EvalRow], predictions: Sequence[Prediction]) -> 
         )
         for row in rows
     )
+    if installed_metrics:
+        meaning.append(sorted(installed_metrics.items()))
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:32]
 
 

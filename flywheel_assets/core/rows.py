@@ -15,9 +15,10 @@ Json = dict[str, Any]
 
 
 class WorkloadType(StrEnum):
-    """What kind of LLM call a workload is; it selects the metrics."""
+    """What kind of LLM call a workload is; it selects the metrics. `core.datasets.profile` says how it is told."""
 
     TOOL_CALLING = "tool_calling"
+    STRUCTURED = "structured"
     GENERIC = "generic"
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
+from flywheel_assets.core.costs import TokenPrice
 from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.metrics import installed_versions
+from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.settings import Candidate, FinetuneMode, Settings
@@ -39,6 +41,8 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
     if asset == graph.RECORDS:
         cleaning = settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_RECORDS)
         return {"max_record_bytes": settings.local.max_record_bytes, "cleaning": cleaning}
+    if asset == graph.PROFILE:
+        return {"workload_type": workload_type(settings, workload)}
     if asset in (graph.BASE, graph.TRAIN):
         return {
             "split": settings.split_for(workload).model_dump(mode="json"),
@@ -46,9 +50,16 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
             "cleaning": settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_DATASETS),
         }
     if asset == graph.COMPARISON:
-        return {"candidates": [_label(candidate) for candidate in settings.candidates_of(workload)]}
+        return {
+            "candidates": [_label(candidate) for candidate in settings.candidates_of(workload)],
+            "prices": _prices(settings),
+        }
     if asset == graph.DECISION:
-        return settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"})
+        # A comparison means the same at any price; budgets and the order of winners do not.
+        return {
+            **settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"}),
+            "prices": _prices(settings),
+        }
     if asset == graph.PREFIX:
         return settings.prefix_for(workload).model_dump(mode="json")
     if partition.candidate:
@@ -69,7 +80,12 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             "template": template_hash(settings, candidate),
         }
     if asset == graph.VALIDATION_EVAL or asset in graph.EVALS.values():
+        # The type that selects the metrics is part of the eval rows' version, and not of the training rows'.
+        scored_as = {"workload_type": workload_type(settings, workload)} if asset == graph.VALIDATION_EVAL else {}
         return {
+            **scored_as,
+            "metrics": installed_versions(),
+            "price": _prices(settings).get(candidate.id),
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
             "engine": candidate.engine,
@@ -131,6 +147,12 @@ def registered_gates(settings: Settings, workload: str) -> tuple[Gate, ...]:
     )
 
 
+def workload_type(settings: Settings, workload: str) -> WorkloadType | None:
+    """The type flywheel.yaml gives a workload; None where its records tell."""
+    override = settings.workloads.get(workload)
+    return None if override is None or override.workload_type is None else WorkloadType(override.workload_type)
+
+
 def cleaning_policy(settings: Settings, workload: str) -> CleaningPolicy:
     """How a workload's records are cleaned while they are read."""
     cleaning = settings.cleaning_for(workload)
@@ -151,6 +173,15 @@ def quality_policy(settings: Settings, workload: str) -> QualityPolicy:
         drop_refusals=cleaning.drop_refusals,
         min_feedback=cleaning.min_feedback,
     )
+
+
+def token_prices(settings: Settings) -> dict[str, TokenPrice]:
+    """The price table, by candidate id or teacher model name."""
+    return {name: TokenPrice(price.prompt, price.completion) for name, price in settings.prices.items()}
+
+
+def _prices(settings: Settings) -> Json:
+    return {name: price.model_dump(mode="json") for name, price in settings.prices.items()}
 
 
 def _label(candidate: Candidate) -> Json:

@@ -16,6 +16,7 @@ from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
+from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
@@ -100,6 +101,16 @@ class EvaluationSettings(Section):
     max_retries: int = Field(4, ge=0, description="Further tries after 429, 5xx and time-outs; nothing else is tried again.")
     max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
     max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
+    tool_eval_type: Literal["metric", "judge"] = Field(
+        "metric", description="How tool calls are scored: by metrics. `judge` (by a model) is refused: it is not built yet."
+    )
+
+    @field_validator("tool_eval_type")
+    @classmethod
+    def _judge_is_not_built(cls, value: str) -> str:
+        if value == "judge":
+            raise ValueError("'judge' is not built yet; 'metric' is what works")
+        return value
 
 
 class PrefixSettings(Section):
@@ -228,6 +239,9 @@ class Candidate(Section):
 class WorkloadSettings(Section):
     """Overrides for one workload; each block is merged over the top-level block of the same name."""
 
+    workload_type: Literal["tool_calling", "structured", "generic"] | None = Field(
+        None, description="What the calls are, which selects the metrics; null: the records tell (docs/metrics.md)."
+    )
     cleaning: dict[str, Any] = Field(default_factory=dict, description="Keys of `cleaning` that differ for this workload.")
     automation: dict[str, Any] = Field(
         default_factory=dict,
@@ -300,6 +314,10 @@ class Settings(Section):
     prefix: PrefixSettings = PrefixSettings()
     decision: DecisionSettings = DecisionSettings()
     promotion: PromotionSettings = PromotionSettings()
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description="Price table for cost per 1,000 requests, by candidate id or teacher model name (docs/metrics.md).",
+    )
     local: LocalSettings = LocalSettings()
     owners: tuple[str, ...] = Field(("team:ml-platform",), description="Dagster owners: an e-mail address or team:name.")
     workloads: dict[Slug, WorkloadSettings] = Field(default_factory=dict, description="Overrides by workload slug.")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,17 +16,22 @@ from flywheel_assets.assets.distribution import CATALOG_FILE
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.rows import Answer, EvalRow, Variant
+from flywheel_assets.core.metrics import metric_names
+from flywheel_assets.core.rows import Answer, EvalRow, Variant, WorkloadType
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.status import sample_size_plan, status_of
 from tests.assets.conftest import Bench
-from tests.e2e.own_traffic import write_text_records, write_ticket_records
+from tests.e2e.own_traffic import write_json_records, write_text_records, write_ticket_records
 from tests.fake_platform import right
 
 CELLS = (Partition("tickets", "small"), Partition("tickets", "tiny"))
 CUSTOMIZED = graph.EVALS[Variant.CUSTOMIZED]
+
+
+def leaderboard(comparison: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((comparison / "leaderboard.csv").read_text().splitlines()))
 
 
 def states(flywheel: Flywheel) -> dict[str, dict[str, str]]:
@@ -241,9 +249,57 @@ def test_a_text_workload_is_scored_by_f1_and_decided(bench: Bench) -> None:
     assert bench.turn().ok
     status = status_of(bench.flywheel)["workloads"]["answers"]
     assert status["type"] == "generic"
-    assert set(status["cells"]["small"]["base"]["scores"]) == {"f1", "exact_match"}
+    assert set(status["cells"]["small"]["base"]["scores"]) == {"f1", "exact_match", "rouge_l"}
     assert status["cells"]["small"]["customized"]["scores"]["f1"]["value"] == 1.0
     assert status["decision"]["verdict"] in ("promote", "keep", "inconclusive")
+
+
+def _invents_a_field(candidate: str, variant: Variant, row: EvalRow) -> Answer | None:
+    """Right once customized; before, one field too many, and every other answer in a code fence."""
+    if variant is Variant.CUSTOMIZED:
+        return row.reference
+    said = json.dumps({**json.loads(row.reference.content or ""), "note": "urgent"})
+    return Answer(f"```json\n{said}\n```" if int(row.row_id, 16) % 2 else said)
+
+
+def test_a_structured_workload_is_scored_by_its_fields_and_decided(bench: Bench) -> None:
+    bench.platform.answers = _invents_a_field
+    bench.content["split"] = {"eval_size": 200, "min_total_records": 50}
+    bench.content["decision"] = {"gates": [{"metric": "field_f1", "margin": 0.1}, {"metric": "schema_valid", "margin": 0.1}]}
+    bench.content["prices"] = {"small": {"prompt": 0.1, "completion": 0.3}, "big-model": {"prompt": 5, "completion": 20}}
+    ingest([write_json_records(bench.folder / "json.jsonl", 600, workload="extract")], bench.flywheel.traces)
+    assert bench.turn().ok
+    status = status_of(bench.flywheel)["workloads"]["extract"]
+    assert status["type"] == "structured"
+    scores = {variant: status["cells"]["small"][variant]["scores"] for variant in ("base", "customized")}
+    assert set(scores["base"]) == set(metric_names(WorkloadType.STRUCTURED))
+    assert 0 < scores["base"]["field_precision"]["value"] < scores["base"]["json_valid"]["value"] < 1
+    assert scores["base"]["schema_valid"]["value"] == 0.0
+    assert {score["value"] for score in scores["customized"].values()} == {1.0}
+    assert (status["decision"]["verdict"], status["decision"]["variant"]) == ("promote", "customized")
+    comparison = bench.flywheel.artifacts.require(graph.COMPARISON, Partition("extract")).path
+    assert all("field_f1" in path.read_text() for path in comparison.glob("*.md"))
+    costs = {line["candidate"]: float(line["cost_per_1k_usd"] or "nan") for line in leaderboard(comparison)}
+    # The fake platform reports five tokens each way, the teacher's records 400 and 100.
+    assert costs == pytest.approx({"(reference)": 4.0, "small": 0.002, "tiny": math.nan}, nan_ok=True)
+
+
+def test_the_settings_overrule_the_type_of_a_workload_and_it_is_scored_anew(bench: Bench) -> None:
+    bench.content["candidates"] = [{"id": "small", "model": "small.gguf"}]
+    ingest([write_json_records(bench.folder / "json.jsonl", 120, workload="extract")], bench.flywheel.traces)
+    assert bench.turn().ok
+    assert status_of(bench.flywheel)["workloads"]["extract"]["cells"]["small"]["base"]["cost_per_1k_usd"] is None
+    # By the default gates of structured workloads.
+    status = status_of(bench.flywheel)["workloads"]["extract"]
+    assert status["type"] == "structured" and status["decision"]["verdict"] in ("promote", "keep", "inconclusive")
+    bench.content["workloads"] = {"extract": {"workload_type": "generic"}}
+    bench.content["prices"] = {"small": {"prompt": 100, "completion": 100}}
+    assert bench.turn().ok
+    status = status_of(bench.flywheel)["workloads"]["extract"]
+    assert status["type"] == "generic"
+    assert set(status["cells"]["small"]["base"]["scores"]) == set(metric_names(WorkloadType.GENERIC))
+    assert status["cells"]["small"]["base"]["cost_per_1k_usd"] == pytest.approx(1.0)
+    assert status["decision"]["stale"] is None
 
 
 def test_turning_one_workload_updates_the_catalog_though_another_is_stale(bench: Bench) -> None:

@@ -39,6 +39,31 @@ def write_text_records(path: Path, n: int, *, workload: str) -> Path:
     return path
 
 
+def write_json_records(path: Path, n: int, *, workload: str) -> Path:
+    """`n` log records that ask for a JSON object of a schema and get one."""
+    properties = {"item": {"type": "string"}, "priority": {"enum": list(_PRIORITIES)}, "case": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    asked = {"type": "json_schema", "json_schema": {"name": "case", "schema": schema, "strict": True}}
+    records = []
+    for i in range(n):
+        item, priority = _ITEMS[i % len(_ITEMS)], _PRIORITIES[i % len(_PRIORITIES)]
+        answer = json.dumps({"item": item, "priority": priority, "case": i})
+        messages = [{"role": "user", "content": f"Case {i}: the {item} is broken, {priority}."}]
+        record = {
+            "timestamp": 1_790_000_000 + 60 * i,
+            "workload_id": workload,
+            "client_id": "desk",
+            "request": {"model": "big-model", "messages": messages, "response_format": asked},
+            "response": {
+                "choices": [{"message": {"role": "assistant", "content": answer}}],
+                "usage": {"prompt_tokens": 400, "completion_tokens": 100},
+            },
+        }
+        records.append(record)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
 def _record(rng: random.Random, i: int, workload: str) -> dict[str, Any]:
     item, number = rng.choice(_ITEMS), f"{rng.randrange(10_000, 99_999)}"
     kind = rng.choice(["open_ticket", "order_status", "refund_order", "none"])

@@ -32,6 +32,9 @@ _UNSUPPORTED_PARTS = {
     "audio_url": "audio",
 }
 _SPOKEN = ("audio", "image")
+# No request has as many; what claims to is a mistake, and would not fit the index.
+_MANY_TOKENS = 1 << 31
+_STRUCTURED_FORMATS = ("json_object", "json_schema")
 
 
 class Facts(NamedTuple):
@@ -40,8 +43,10 @@ class Facts(NamedTuple):
     `trace`, `prompt`, `session` and `content` are 64-bit hashes, `session` 0 where there is none. `row_id` is 16 bytes:
     the hash of the whole conversation. `kind` is `tool:<name of the first call>`, `no_call` (tools were offered, none
     called) or `text`. `definitions` are 64-bit hashes of the offered tools, schemas and all, in the order of `tools`.
-    `unsupported` is empty, or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
-    tools; the answer). `cut_off` and `refusal` are about the answer, `feedback` is its score (NaN: none). The six last
+    `structured`: no tool is called, and the answer is a JSON object or list, or one was asked for. `unsupported` is empty,
+    or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
+    tools; the answer). `cut_off` and `refusal` are about the answer, `feedback` is its score (NaN: none). Tokens are as
+    the teacher's server reported them, both or neither. The six last
     fields say where (byte, length) the body holds the prompt and the tools in training form, and the answer message;
     `prompt_at` is -1 where it does not hold them as they are.
     """
@@ -54,6 +59,7 @@ class Facts(NamedTuple):
     content: int
     timestamp: float
     kind: str
+    structured: bool
     source: str
     unsupported: str
     teacher: str
@@ -61,6 +67,8 @@ class Facts(NamedTuple):
     definitions: list[int]
     called: list[str]
     cost_usd: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
     user_turns: int
     request_size: int
     answer_size: int
@@ -116,6 +124,7 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
     tools_at = _place(body, b'"tools":', tools_json, prompt_at) if offered else prompt_at
     answer_at = _place(body, b'"message":', answer_json, tools_at)
     verbatim = min(prompt_at, tools_at, answer_at) >= 0
+    tokens = _usage(response)
     return Facts(
         trace_id=record["id"],
         trace=hash64(record["id"].encode()),
@@ -125,6 +134,7 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         content=int.from_bytes(content_hash[:8], "little"),
         timestamp=record["timestamp"],
         kind=TOOL_CLASS_PREFIX + called[0] if called else NO_CALL if offered else TEXT,
+        structured=not called and is_structured(request, completion["content"]),
         source=record["source"],
         unsupported=unsupported_content(request, answer),
         teacher=_model(response) or _model(request),
@@ -132,6 +142,8 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         definitions=[_definition_hash(definition) for definition in definitions],
         called=called,
         cost_usd=record.get("cost_usd"),
+        prompt_tokens=tokens[0],
+        completion_tokens=tokens[1],
         user_turns=user_turns(request),
         request_size=len(prompt_json) + len(tools_json),
         answer_size=len(answer_json),
@@ -196,6 +208,32 @@ def training_tools(request: Json) -> bytes:
     """The offered tools as JSON text; `[]` where none are offered."""
     tools = request.get("tools")
     return canonical(tools) if tools else b"[]"
+
+
+def _usage(response: Json) -> tuple[int | None, int | None]:
+    """Prompt and completion tokens as the teacher's server reported them; both or neither."""
+    usage = response.get("usage")
+    if type(usage) is not dict:
+        return None, None
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(prompt) is not int or type(completion) is not int:
+        return None, None
+    return (prompt, completion) if 0 <= prompt < _MANY_TOKENS and 0 <= completion < _MANY_TOKENS else (None, None)
+
+
+def is_structured(request: Json, answer: str) -> bool:
+    """Whether a JSON object or list was asked for (a `response_format`), or the answer is one from end to end."""
+    asked = request.get("response_format")
+    if type(asked) is dict and asked.get("type") in _STRUCTURED_FORMATS:
+        return True
+    text = answer.strip()
+    if text[:1] not in ("{", "["):
+        return False
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def unsupported_content(request: Json, answer: Json) -> str:

@@ -23,11 +23,15 @@ UNSUPPORTED = "unsupported"
 # A small text model that takes over takes all of the traffic. A stray image in a hundred records can be routed around
 # it; more than that is a part of the workload it would fail on.
 MAX_UNSUPPORTED_SHARE = 0.01
+# A structured workload has an odd apology or a cut-off answer among its JSON. With more text than this, judging it as JSON
+# would call right answers wrong.
+MIN_STRUCTURED_SHARE = 0.95
 # Some workloads offer other tools in every request; a profile is read by people.
 SHOWN_TOOLS = 200
 _COLUMNS = (
     "timestamp",
     "kind",
+    "structured",
     "source",
     "unsupported",
     "teacher",
@@ -35,6 +39,8 @@ _COLUMNS = (
     "definitions",
     "called",
     "cost_usd",
+    "prompt_tokens",
+    "completion_tokens",
     "user_turns",
     "request_size",
     "answer_size",
@@ -67,12 +73,14 @@ class Lengths:
 class WorkloadProfile:
     """What a workload's records are. `type` is a `WorkloadType`, or `unsupported` and then `reason` says why.
 
-    Counts are of records that count (no duplicates, none superseded). `unsupported` counts what a text model cannot
+    Counts are of records that count (no duplicates, none superseded). `structured_records` are answered with a JSON object
+    or list, or asked for one, and call no tool. `unsupported` counts what a text model cannot
     take, by kind (`image`, `audio`, `not_chat`, another content part's type); those rows are in no dataset. `tools` are
     the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
     assistant's messages; `request_histogram` counts requests by the power of two their length in bytes is below.
-    `cost_usd` is what the teacher cost on the `records_with_cost` that say so. `first`, `last`: epoch seconds, None
-    without records.
+    `cost_usd` is what the teacher cost on the `records_with_cost` that say so; `usage` maps each teacher to the
+    `records`, `prompt_tokens` and `completion_tokens` of the answers that report tokens. `first`, `last`: epoch seconds,
+    None without records.
     """
 
     type: str
@@ -81,6 +89,7 @@ class WorkloadProfile:
     call_records: int
     no_call_records: int
     text_records: int
+    structured_records: int
     multi_turn_records: int
     unsupported: dict[str, int]
     tools: tuple[ToolUse, ...]
@@ -92,6 +101,7 @@ class WorkloadProfile:
     request_histogram: dict[str, int]
     cost_usd: float
     records_with_cost: int
+    usage: dict[str, dict[str, int]]
     first: float | None
     last: float | None
 
@@ -105,12 +115,16 @@ class WorkloadProfile:
         return asdict(self)
 
 
-def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None) -> WorkloadProfile:
+def profile_workload(
+    records: Path, *, refused: Mapping[str, int] | None = None, workload_type: WorkloadType | None = None
+) -> WorkloadProfile:
     """Profile a records folder.
 
     A workload is `tool_calling` as soon as one record offers tools (a model that takes over must handle those too, and
-    text-only records beside them are scored as text), else `generic`. It is `unsupported` where more than
-    `MAX_UNSUPPORTED_SHARE` of the traffic is image, audio or not chat. `refused` are counts by reason of records the
+    text-only records beside them are scored as text); else `structured` where at least `MIN_STRUCTURED_SHARE` of the
+    records are answered with a JSON object or list or ask for one (`response_format`); else `generic`. `workload_type`
+    overrules that. It is `unsupported` all the same where more than `MAX_UNSUPPORTED_SHARE` of the traffic is image, audio
+    or not chat. `refused` are counts by reason of records the
     trace store refused before they could get here; those of the folder's own quarantine are counted anyway.
     """
     summary = read_summary(records)
@@ -121,7 +135,8 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
     lengths: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {"request_size": [], "answer_size": []}
     schemas: dict[str, set[int]] = {}
     cost_usd, records_with_cost = 0.0, 0
-    multi_turn = 0
+    usage: dict[str, Counter[str]] = {}
+    multi_turn = structured = 0
     times: list[float] = []
     at = 0
     for whole in index_tables(records, summary.segments, _COLUMNS):
@@ -134,7 +149,9 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         for name, definition in _offered(table):
             schemas.setdefault(name, set()).add(definition)
         costs = table["cost_usd"].drop_null()
+        _add_usage(usage, table)
         cost_usd, records_with_cost = cost_usd + float(costs.to_numpy().sum()), records_with_cost + len(costs)
+        structured += int(table["structured"].to_numpy(zero_copy_only=False).sum())
         multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
         if table.num_rows:
             seconds = table["timestamp"].to_numpy()
@@ -145,7 +162,8 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
     unsupported = +unsupported
     kinds = counts["kind"]
     records_seen = summary.records + unsupported[_NON_CHAT]
-    kind, reason = _type(unsupported, records_seen, offers_tools=bool(counts["tools"]))
+    told = _told_type(summary.records, structured, offers_tools=bool(counts["tools"]))
+    kind, reason = _type(unsupported, records_seen, workload_type or told)
     return WorkloadProfile(
         type=kind,
         reason=reason,
@@ -153,6 +171,7 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         call_records=summary.records - kinds[NO_CALL] - kinds[TEXT],
         no_call_records=kinds[NO_CALL],
         text_records=kinds[TEXT],
+        structured_records=structured,
         multi_turn_records=multi_turn,
         unsupported=_by_count(unsupported),
         distinct_tools=len(counts["tools"]),
@@ -172,12 +191,31 @@ def profile_workload(records: Path, *, refused: Mapping[str, int] | None = None)
         request_histogram=_histogram(lengths["request_size"]),
         cost_usd=round(cost_usd, 6),
         records_with_cost=records_with_cost,
+        usage={teacher: dict(usage[teacher]) for teacher in sorted(usage)},
         first=min(times, default=None),
         last=max(times, default=None),
     )
 
 
-def _type(unsupported: Counter[str], records: int, *, offers_tools: bool) -> tuple[str, str | None]:
+def _add_usage(usage: dict[str, Counter[str]], table: pa.Table) -> None:
+    known = table.select(["teacher", "prompt_tokens", "completion_tokens"]).drop_null()
+    sums = known.group_by("teacher").aggregate([("prompt_tokens", "sum"), ("completion_tokens", "sum"), ([], "count_all")])
+    for row in sums.to_pylist():
+        usage.setdefault(row["teacher"], Counter()).update(
+            records=row["count_all"],
+            prompt_tokens=row["prompt_tokens_sum"],
+            completion_tokens=row["completion_tokens_sum"],
+        )
+
+
+def _told_type(records: int, structured: int, *, offers_tools: bool) -> WorkloadType:
+    if offers_tools:
+        return WorkloadType.TOOL_CALLING
+    is_structured = structured > 0 and structured >= MIN_STRUCTURED_SHARE * records
+    return WorkloadType.STRUCTURED if is_structured else WorkloadType.GENERIC
+
+
+def _type(unsupported: Counter[str], records: int, supported: WorkloadType) -> tuple[str, str | None]:
     bad = unsupported.total()
     if bad and bad > MAX_UNSUPPORTED_SHARE * records:
         kinds = ", ".join(
@@ -187,7 +225,7 @@ def _type(unsupported: Counter[str], records: int, *, offers_tools: bool) -> tup
             f"{bad} of {records} records cannot be taken over by a text model ({kinds}). Only text chat completions are "
             "supported: log this traffic under a workload_id of its own."
         )
-    return (WorkloadType.TOOL_CALLING if offers_tools else WorkloadType.GENERIC).value, None
+    return supported.value, None
 
 
 _IN_WORDS = {"image": "with images", "audio": "with audio", _NON_CHAT: "not chat completions"}

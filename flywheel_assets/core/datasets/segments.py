@@ -24,7 +24,7 @@ import zstandard
 
 from flywheel_assets.core.rows import Json
 
-FORMAT = 2
+FORMAT = 3
 SUMMARY_FILE = "records.json"
 QUARANTINE_FILE = "quarantine.jsonl"
 DEAD_FILE = "dead.parquet"

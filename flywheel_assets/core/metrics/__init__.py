@@ -7,6 +7,8 @@ Every score lies in 0..1; null (NaN in arrays) means that the metric does not ap
 wherever the metric applies.
 """
 
-from flywheel_assets.core.metrics.registry import Metric, MetricError, metric_names, metrics_for, score_rows
+from flywheel_assets.core.metrics.installed import installed_versions
+from flywheel_assets.core.metrics.metric import Metric, MetricError
+from flywheel_assets.core.metrics.registry import metric_names, metrics_for, score_rows
 
-__all__ = ["Metric", "MetricError", "metric_names", "metrics_for", "score_rows"]
+__all__ = ["Metric", "MetricError", "installed_versions", "metric_names", "metrics_for", "score_rows"]

@@ -1,4 +1,4 @@
-"""Arguments: tool-call arguments as parsed JSON, in forms that can be compared, hashed and counted.
+"""Arguments: what models write as JSON (tool-call arguments, structured answers), in forms that can be compared and counted.
 
 What belongs here: parsing and equality. What counts as a match is each metric's business.
 """
@@ -26,11 +26,22 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
     None for anything else, which is what malformed means here: broken JSON, an empty text, a list, a string, NaN, nesting
     deeper than 64.
     """
+    value = parse_document(text)
+    return value if type(value) is dict else None
+
+
+def parse_document(text: str) -> dict[str, Any] | list[Any] | None:
+    """The JSON object or list that `text` is from end to end, blanks around it aside.
+
+    None for anything else: a bare number or word, JSON inside a sentence or a code fence, NaN, nesting deeper than 64.
+    """
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    if type(value) is not dict or (text.count("{") + text.count("[") > _DEEPEST and _depth(value) > _DEEPEST):
+    if type(value) is not dict and type(value) is not list:
+        return None
+    if text.count("{") + text.count("[") > _DEEPEST and _depth(value) > _DEEPEST:
         return None
     return value
 
@@ -76,8 +87,11 @@ def flat_arguments(text: str) -> tuple[tuple[Path, Hashable], ...] | None:
     A list index is part of the path; an empty object or list is a leaf, so `f({})` has one.
     """
     value = parse_arguments(text)
-    if value is None:
-        return None
+    return None if value is None else flat(value)
+
+
+def flat(value: Any) -> tuple[tuple[Path, Hashable], ...]:
+    """The leaves of a JSON value, as `flat_arguments` gives them. Every path occurs once."""
     leaves: list[tuple[Path, Hashable]] = []
     _collect(leaves, (), value)
     return tuple(leaves)

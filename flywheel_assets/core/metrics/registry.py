@@ -1,66 +1,28 @@
 """The registry: which metrics a workload type has, and the one loop that applies them.
 
-A user's own metric is an object or a class without arguments under the entry-point group `flywheel_assets.metrics`; it
-needs only what `Metric` says.
+What belongs here: the table of the built-in metrics, in the order of their columns. What does not: definitions (a module a
+family), and how other packages bring their own (`installed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+import numbers
+from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel_assets.core.metrics import bfcl, nemo, strict, text
+from flywheel_assets.core.metrics import bfcl, nemo, strict, structured, text, valid_calls
+from flywheel_assets.core.metrics.installed import load_installed
+from flywheel_assets.core.metrics.metric import BuiltIn, Metric, MetricError, Scorer
 from flywheel_assets.core.rows import Answer, EvalRow, Prediction, WorkloadType
-
-ENTRY_POINT_GROUP = "flywheel_assets.metrics"
 
 # What an errored row is scored as, to learn whether the metric applies to it at all.
 _NOTHING_SAID = Answer(content=None)
 
 
-class MetricError(ValueError):
-    """A metric cannot be used, or gave something that is no score; the message names the metric and the row."""
-
-
-@runtime_checkable
-class Metric(Protocol):
-    """One column of `predictions.parquet`."""
-
-    @property
-    def name(self) -> str:
-        """The column's name; distinct from every other metric's."""
-
-    @property
-    def applies_to(self) -> Collection[WorkloadType]:
-        """The workload types it is computed for."""
-
-    def score(self, row: EvalRow, answer: Answer) -> float | None:
-        """0..1, or None where the metric does not apply.
-
-        Whether it applies must depend on `row` alone: an answer that is no good scores 0, it does not leave the mean.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltIn:
-    """A metric of this package: a name and a function."""
-
-    name: str
-    applies_to: frozenset[WorkloadType]
-    function: Callable[[EvalRow, Answer], float | None]
-
-    def score(self, row: EvalRow, answer: Answer) -> float | None:
-        """The function's value."""
-        return self.function(row, answer)
-
-
-def _built_in(kind: WorkloadType, functions: dict[str, Callable[[EvalRow, Answer], float | None]]) -> tuple[BuiltIn, ...]:
+def _built_in(kind: WorkloadType, functions: dict[str, Scorer]) -> tuple[BuiltIn, ...]:
     return tuple(BuiltIn(name, frozenset({kind}), function) for name, function in functions.items())
 
 
@@ -75,33 +37,29 @@ BUILT_IN: tuple[BuiltIn, ...] = (
             "nemo_function_name": nemo.function_name,
             "nemo_function_name_and_args": nemo.function_name_and_args,
             "bfcl_ast": bfcl.ast_match,
+            "args_precision": strict.args_precision,
+            "args_recall": strict.args_recall,
+            "valid_call": valid_calls.valid_call,
         },
     ),
-    *_built_in(WorkloadType.GENERIC, {"f1": text.f1, "exact_match": text.exact_match}),
+    *_built_in(
+        WorkloadType.STRUCTURED,
+        {
+            "json_valid": structured.json_valid,
+            "schema_valid": structured.schema_valid,
+            "exact_match": structured.exact_match,
+            "field_precision": structured.field_precision,
+            "field_recall": structured.field_recall,
+            "field_f1": structured.field_f1,
+        },
+    ),
+    *_built_in(WorkloadType.GENERIC, {"f1": text.f1, "exact_match": text.exact_match, "rouge_l": text.rouge_l}),
 )
 
 
 @cache
 def _installed() -> tuple[Metric, ...]:
-    """The metrics other packages bring, in the order of their names."""
-    taken = {metric.name for metric in BUILT_IN}
-    found: list[Metric] = []
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
-        loaded = point.load()
-        metric = loaded() if isinstance(loaded, type) else loaded
-        if not isinstance(metric, Metric):
-            raise MetricError(
-                f"entry point '{point.name}' ({point.value}) of group {ENTRY_POINT_GROUP} is not a metric: it needs "
-                "`name`, `applies_to` and `score(row, answer)`. Mend it, or uninstall the package that brings it."
-            )
-        if metric.name in taken:
-            raise MetricError(
-                f"entry point '{point.name}' ({point.value}) brings a metric named '{metric.name}', which exists already. "
-                "Give it a name of its own."
-            )
-        taken.add(metric.name)
-        found.append(metric)
-    return tuple(found)
+    return load_installed({(metric.name, kind) for metric in BUILT_IN for kind in metric.applies_to})
 
 
 def metrics_for(workload_type: WorkloadType) -> tuple[Metric, ...]:
@@ -133,12 +91,18 @@ def score_rows(
 
 
 def _score(metric: Metric, row: EvalRow, answer: Answer | None) -> float:
-    score = metric.score(row, _NOTHING_SAID if answer is None else answer)
+    try:
+        score = metric.score(row, _NOTHING_SAID if answer is None else answer)
+    except Exception as error:
+        raise MetricError(
+            f"metric '{metric.name}', row '{row.row_id}': it raised {type(error).__name__}: {error}. A metric must give a "
+            "score for every answer, however odd; 0 for one that it cannot read."
+        ) from error
     if score is None:
         return np.nan
-    if not 0.0 <= score <= 1.0:
+    if not isinstance(score, numbers.Real) or not 0.0 <= score <= 1.0:
         raise MetricError(
-            f"metric '{metric.name}', row '{row.row_id}': {score!r} is not in 0..1 (None means: does not apply)."
+            f"metric '{metric.name}', row '{row.row_id}': {score!r} is not a number in 0..1 (None means: does not apply)."
         )
     return 0.0 if answer is None else float(score)
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from functools import lru_cache
 
 from flywheel_assets.core.metrics.arguments import canonical_arguments, flat_arguments
 from flywheel_assets.core.rows import Answer, EvalRow, ToolCall
+
+# Three metrics ask about the same answers; a few thousand are those of one report.
+_CACHED_PAIRS = 8192
 
 
 def function_name(row: EvalRow, answer: Answer) -> float | None:
@@ -51,10 +55,24 @@ def args_f1(row: EvalRow, answer: Answer) -> float | None:
     """
     if not row.reference.calls_tools:
         return None
-    expected, expected_count = _leaves(row.reference.tool_calls)
-    made, made_count = _leaves(answer.tool_calls)
-    agreeing = (expected & made).total()
-    return 2.0 * agreeing / (expected_count + made_count)
+    agreeing, expected, made = _agreement(row.reference.tool_calls, answer.tool_calls)
+    return 2.0 * agreeing / (expected + made)
+
+
+def args_precision(row: EvalRow, answer: Answer) -> float | None:
+    """The share of the answer's leaves that the reference has; 0 if nothing is called. Leaves and null as `args_f1`."""
+    if not row.reference.calls_tools:
+        return None
+    agreeing, _, made = _agreement(row.reference.tool_calls, answer.tool_calls)
+    return agreeing / made if made else 0.0
+
+
+def args_recall(row: EvalRow, answer: Answer) -> float | None:
+    """The share of the reference's leaves that the answer has. Leaves and null as `args_f1`."""
+    if not row.reference.calls_tools:
+        return None
+    agreeing, expected, _ = _agreement(row.reference.tool_calls, answer.tool_calls)
+    return agreeing / expected
 
 
 def _names(calls: Iterable[ToolCall]) -> list[str]:
@@ -71,6 +89,14 @@ def _calls(calls: Iterable[ToolCall]) -> dict[tuple[str, Hashable], int] | None:
         made = (call.name, arguments)
         counted[made] = counted.get(made, 0) + 1
     return counted
+
+
+@lru_cache(_CACHED_PAIRS)
+def _agreement(expected: tuple[ToolCall, ...], made: tuple[ToolCall, ...]) -> tuple[int, int, int]:
+    """How many leaves agree, how many were expected, how many were made."""
+    wanted, wanted_count = _leaves(expected)
+    found, found_count = _leaves(made)
+    return (wanted & found).total(), wanted_count, found_count
 
 
 def _leaves(calls: Iterable[ToolCall]) -> tuple[Counter[tuple[str, Hashable, Hashable]], int]:

@@ -7,9 +7,12 @@ import string
 from collections import Counter
 from functools import lru_cache
 
+from rapidfuzz.distance import LCSseq
+
 from flywheel_assets.core.rows import Answer, EvalRow
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WORDS = re.compile(r"[^\W_]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -35,3 +38,22 @@ def f1(row: EvalRow, answer: Answer) -> float | None:
 def exact_match(row: EvalRow, answer: Answer) -> float | None:
     """1 if the texts are the same, character for character; only blanks around them are ignored."""
     return float((row.reference.content or "").strip() == (answer.content or "").strip())
+
+
+@lru_cache(8192)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_WORDS.findall(text.lower()))
+
+
+def rouge_l(row: EvalRow, answer: Answer) -> float | None:
+    """ROUGE-L F1 (Lin 2004): twice the longest common subsequence of words, over the words of both texts.
+
+    Words are runs of letters and digits in lower case, not stemmed; on ASCII text that is `rougeL` of PyPI `rouge-score`,
+    which drops other letters. The subsequence comes from the library `rapidfuzz`. 1 if neither text has words, 0 if one of
+    them has none.
+    """
+    expected = _words(row.reference.content or "")
+    said = _words(answer.content or "")
+    if not expected or not said:
+        return float(expected == said)
+    return 2.0 * LCSseq.similarity(expected, said) / (len(expected) + len(said))

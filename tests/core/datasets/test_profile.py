@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.core.datasets import WorkloadProfile, profile_workload
+from flywheel_assets.core.rows import WorkloadType
 from tests.core.datasets.workbench import Workbench, call, log_line, tool
 
 TEXT = {"role": "assistant", "content": "Sunny."}
@@ -34,6 +35,46 @@ def test_one_record_that_offers_tools_makes_a_tool_calling_workload(workbench: W
 
 def test_without_tools_a_workload_is_generic(workbench: Workbench) -> None:
     assert profile(workbench, [log_line(n, tools=None, answer=TEXT) for n in range(3)]).type == "generic"
+
+
+JSON = {"role": "assistant", "content": '{"city": "Bern", "rain": false}'}
+
+
+def test_answers_that_are_json_make_a_structured_workload(workbench: Workbench) -> None:
+    result = profile(
+        workbench, [log_line(n, tools=None, answer=JSON) for n in range(19)] + [log_line(99, tools=None, answer=TEXT)]
+    )
+    assert (result.type, result.structured_records, result.text_records) == ("structured", 19, 20)
+
+
+def test_more_than_an_odd_answer_in_text_makes_it_generic(workbench: Workbench) -> None:
+    lines = [log_line(n, tools=None, answer=JSON if n else TEXT) for n in range(19)]
+    assert profile(workbench, lines).type == "generic"
+
+
+@pytest.mark.parametrize("asked", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "a"}}])
+def test_a_response_format_asks_for_json_whatever_was_answered(workbench: Workbench, asked: dict[str, Any]) -> None:
+    lines = [log_line(n, tools=None, answer=TEXT, response_format=asked) for n in range(3)]
+    assert profile(workbench, lines).type == "structured"
+
+
+@pytest.mark.parametrize("content", ["42", '"yes"', "null", '{"a": ', '```json\n{"a": 1}\n```', 'Here: {"a": 1}', "[later]"])
+def test_labels_and_json_inside_text_are_not_structured(workbench: Workbench, content: str) -> None:
+    answer = {"role": "assistant", "content": content}
+    lines = [log_line(n, tools=None, answer=answer, response_format={"type": "text"}) for n in range(3)]
+    assert profile(workbench, lines).type == "generic"
+
+
+def test_tools_come_before_json(workbench: Workbench) -> None:
+    result = profile(workbench, [log_line(n, answer=JSON) for n in range(3)])
+    assert (result.type, result.structured_records) == ("tool_calling", 3)
+
+
+def test_a_type_that_is_set_overrules_what_the_records_tell_but_not_what_they_cannot_be(workbench: Workbench) -> None:
+    workbench.records([log_line(n, tools=None, answer=JSON) for n in range(3)])
+    records = workbench.path("records")
+    assert profile_workload(records, workload_type=WorkloadType.GENERIC).type == "generic"
+    assert profile_workload(records, workload_type=WorkloadType.GENERIC, refused={"not_chat": 9}).type == "unsupported"
 
 
 @pytest.mark.parametrize(
@@ -89,3 +130,22 @@ def test_sources_teachers_lengths_and_times_are_reported(workbench: Workbench) -
     assert (result.first, result.last, result.multi_turn_records) == (1001.0, 1002.0, 1)
     assert 0 < result.requests.p50 <= result.requests.p95
     assert result.to_json()["tools"][0]["name"] == "get_weather"
+
+
+def test_tokens_are_counted_by_teacher_where_the_server_reported_both(workbench: Workbench) -> None:
+    reported = [
+        {"prompt_tokens": 10, "completion_tokens": 2},
+        {"prompt_tokens": 30, "completion_tokens": 4},
+        {"prompt_tokens": 10},
+        {"prompt_tokens": -1, "completion_tokens": 2},
+        {"prompt_tokens": 10**18, "completion_tokens": 2},
+        {"prompt_tokens": True, "completion_tokens": 2},
+        "many",
+        None,
+    ]
+    lines = []
+    for n, usage in enumerate(reported):
+        line = log_line(n, tools=None, answer=TEXT)
+        line["response"] |= {"usage": usage, "model": "big-model"}
+        lines.append(line)
+    assert profile(workbench, lines).usage == {"big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6}}

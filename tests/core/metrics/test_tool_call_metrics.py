@@ -46,6 +46,31 @@ class TestStrict:
     def test_arguments_are_compared_as_values_not_as_text(self, said: str, score: float) -> None:
         assert strict.function_name_and_args(row(("f", {"a": 2})), answer(("f", said))) == score
 
+    @pytest.mark.parametrize(
+        ("said", "precision", "recall"),
+        [
+            ([("f", {"a": 1, "b": 2})], 1, 1),
+            ([("f", {"a": 1})], 1, 1 / 2),
+            ([("f", {"a": 1, "b": 2, "c": 3, "d": 4})], 1 / 2, 1),
+            ([("f", {"a": 1, "b": 2}), ("f", {"a": 1, "b": 2})], 1 / 2, 1),
+            ([("f", {"a": 1, "b": 2}), ("f", "{")], 2 / 3, 1),
+            ([("g", {"a": 1, "b": 2})], 0, 0),
+            ([], 0, 0),
+        ],
+    )
+    def test_argument_precision_and_recall_are_what_f1_is_the_mean_of(
+        self, said: list[Call], precision: float, recall: float
+    ) -> None:
+        expected = row(("f", {"a": 1, "b": 2}))
+        assert strict.args_precision(expected, answer(*said)) == pytest.approx(precision)
+        assert strict.args_recall(expected, answer(*said)) == pytest.approx(recall)
+        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0
+        assert strict.args_f1(expected, answer(*said)) == pytest.approx(f1)
+
+    def test_arguments_are_not_judged_where_no_call_is_expected(self) -> None:
+        silent = row()
+        assert strict.args_precision(silent, answer(("f", {}))) is strict.args_recall(silent, answer(("f", {}))) is None
+
     def test_true_is_not_one(self) -> None:
         assert strict.function_name_and_args(row(("f", {"a": 1})), answer(("f", {"a": True}))) == 0.0
         assert strict.args_f1(row(("f", {"a": [0]})), answer(("f", {"a": [False]}))) == 0.0
