@@ -302,6 +302,7 @@ def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
         ),
         "tools": bullet_table(["tool", "offered", "calls", "definitions"], tools),
         "sources": bullet_table(["source", "records"], list(profile["sources"].items())),
+        "languages (of a sample)": bullet_table(["language", "records"], list(profile["languages"].items())),
         "teachers": bullet_table(["model", "records"], list(profile["teachers"].items())),
         "characters": bullet_table(
             ["", "p50", "p95"], [[what, *profile[what].values()] for what in ("requests", "answers")]

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from flywheel_assets.core.datasets.conversation import NO_CALL, TEXT
 from flywheel_assets.core.datasets.index import alive_rows, index_tables, value_counts
+from flywheel_assets.core.datasets.languages import languages_of
 from flywheel_assets.core.datasets.segments import read_summary
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json, WorkloadType
@@ -78,6 +79,7 @@ class WorkloadProfile:
     take, by kind (`image`, `audio`, `not_chat`, another content part's type); those rows are in no dataset. `tools` are
     the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
     assistant's messages; `request_histogram` counts requests by the power of two their length in bytes is below.
+    `languages` counts what users write in, over a sample (`datasets.languages`).
     `cost_usd` is what the teacher cost on the `records_with_cost` that say so; `usage` maps each teacher to the
     `records`, `prompt_tokens` and `completion_tokens` of the answers that report tokens. `first`, `last`: epoch seconds,
     None without records.
@@ -96,6 +98,7 @@ class WorkloadProfile:
     distinct_tools: int
     sources: dict[str, int]
     teachers: dict[str, int]
+    languages: dict[str, int]
     requests: Lengths
     answers: Lengths
     request_histogram: dict[str, int]
@@ -186,6 +189,7 @@ def profile_workload(
         ),
         sources=_by_count(counts["source"]),
         teachers=_by_count(counts["teacher"]),
+        languages=languages_of(records, summary.segments, alive),
         requests=_percentiles(lengths["request_size"]),
         answers=_percentiles(lengths["answer_size"]),
         request_histogram=_histogram(lengths["request_size"]),
