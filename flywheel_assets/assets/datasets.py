@@ -21,7 +21,7 @@ from flywheel_assets.core.plots import drift_png
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import cleaning_policy, quality_policy, train_only_sources, workload_type
+from flywheel_assets.resources.inputs import cleaning_policy, domain_rules, quality_policy, train_only_sources, workload_type
 from flywheel_assets.resources.provenance import ancestor
 from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
@@ -220,6 +220,7 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
                 train_only_sources=None if train_only is None else tuple(train_only),
             ),
             quality=quality_policy(work.flywheel.settings, workload),
+            domains=domain_rules(work.flywheel.settings, workload),
             previous_train=previous_train.path if previous_train else None,
         )
     except core.NotEnoughRecords as error:
@@ -327,6 +328,10 @@ def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
         "dagster/row_count": summary["eval_rows"],
         "classes": bullet_table(["class", "eval rows"], list(summary["eval_classes"].items())),
         "sources": bullet_table(["source", "eval rows"], list(summary["eval_sources"].items())),
+        "suites": bullet_table(
+            ["suite", "label", "eval rows"],
+            [[suite, *labelled] for suite, labels in summary["eval_suites"].items() for labelled in labels.items()],
+        ),
         "left out": bullet_table(["reason", "records"], sorted(summary["left_out"].items())),
         "eval share": summary["eval_share"],
         "preview": jsonl_preview(artifact.path / "eval_data.jsonl"),

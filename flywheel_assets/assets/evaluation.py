@@ -16,7 +16,7 @@ from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_i
 from flywheel_assets.core import graph
 from flywheel_assets.core.costs import cost_per_1k
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
-from flywheel_assets.core.metrics import installed_versions, metrics_for, score_rows
+from flywheel_assets.core.metrics import MAIN_METRIC, installed_versions, metrics_for, score_rows
 from flywheel_assets.core.predictions import EvalReport, build_report, data_version, write_predictions
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
@@ -267,6 +267,18 @@ def _examples(rows: Sequence[EvalRow], predictions: Sequence[Prediction]) -> lis
     ]
 
 
+def _suite_table(report: EvalReport) -> dg.MarkdownMetadataValue:
+    """The workload's main metric by suite and label."""
+    metric = MAIN_METRIC[report.workload_type]
+    rows = []
+    for suite, labels in report.suites.items():
+        for label, found in labels.items():
+            score = found.scores.get(metric)
+            shown = [score.value, f"[{score.low:.3f}, {score.high:.3f}]"] if score else ["", ""]
+            rows.append([suite, label, *shown, found.n])
+    return bullet_table(["suite", "label", metric, "95% interval", "rows"], rows)
+
+
 def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
     if artifact.state == "skipped":
         return {}
@@ -278,6 +290,7 @@ def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
         "reused from the cache": summary["reused_from_cache"],
         "scores": score_table(summary["scores"]),
         "aggregates": score_table(summary["aggregates"]),
+        "suites": _suite_table(EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes()))),
         "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],

@@ -62,7 +62,10 @@ def _cell(value: Any) -> str:
 
 def score_table(scores: Mapping[str, Json]) -> dg.MarkdownMetadataValue:
     """Scores with their 95% intervals."""
-    rows = [[name, s["value"], f"[{s['low']:.3f}, {s['high']:.3f}]", s["n"]] for name, s in scores.items()]
+    rows = [
+        [name, s["value"], "" if s["low"] is None else f"[{s['low']:.3f}, {s['high']:.3f}]", s["n"]]
+        for name, s in scores.items()
+    ]
     return bullet_table(["metric", "mean", "95% interval", "rows"], rows)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.decisions import Decision, Verdict
-from flywheel_assets.core.predictions import Score, ScoredPredictions
+from flywheel_assets.core.metrics import MAIN_METRIC
+from flywheel_assets.core.predictions import SUITES, Score, ScoredPredictions
 from flywheel_assets.core.rows import Answer, EvalRow, WorkloadType
 
 _LONGEST = 400
@@ -85,6 +86,7 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
     yield ""
     yield from _leaderboard(comparison)
     yield ""
+    yield from _by_suite(comparison)
     if comparison.holes:
         yield "## Not measured"
         yield ""
@@ -112,6 +114,29 @@ def _leaderboard(comparison: Comparison) -> Iterator[str]:
     yield "| " + " | ".join([*teacher, "", "", str(len(comparison.row_ids)), ""]) + " |"
     for arm in comparison.arms:
         yield "| " + " | ".join(_arm_cells(arm, metrics)) + " |"
+
+
+def _by_suite(comparison: Comparison) -> Iterator[str]:
+    """The main metric of every evaluated arm by label: what the mean over all rows hides."""
+    metric = MAIN_METRIC[comparison.workload_type]
+    arms = [(arm, arm.report) for arm in comparison.evaluated if arm.report is not None]
+    labelled = [
+        (suite, label)
+        for suite in SUITES
+        for label in sorted({label for _, report in arms for label in report.suites.get(suite, {})})
+    ]
+    if not labelled:
+        return
+    header = ["suite", "label", *(_inline(arm.label) for arm, _ in arms)]
+    yield f"## `{metric}` by suite"
+    yield ""
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    for suite, label in labelled:
+        found = (report.suites.get(suite, {}).get(label) for _, report in arms)
+        cells = [_cell(suite_report.scores.get(metric)) if suite_report else "" for suite_report in found]
+        yield "| " + " | ".join([suite, _inline(label), *cells]) + " |"
+    yield ""
 
 
 def _arm_cells(arm: Arm, metrics: Sequence[str]) -> list[str]:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 
 _DEFAULT_MARGIN = 0.05
-_DEFAULT_GATES: Mapping[WorkloadType, tuple[str, ...]] = {
-    WorkloadType.TOOL_CALLING: ("function_name_and_args", "no_call"),
-    WorkloadType.STRUCTURED: ("field_f1", "schema_valid"),
-    WorkloadType.GENERIC: ("f1",),
+_BESIDE: Mapping[WorkloadType, tuple[str, ...]] = {
+    WorkloadType.TOOL_CALLING: ("no_call",),
+    WorkloadType.STRUCTURED: ("schema_valid",),
+    WorkloadType.GENERIC: (),
 }
 LATENCY, COST = "latency_p95_ms", "cost_per_1k_usd"
 
@@ -79,9 +80,10 @@ class Gate:
 def gates_of_type(workload_type: WorkloadType) -> tuple[Gate, ...]:
     """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each.
 
-    tool_calling: `function_name_and_args` and `no_call`, which judge different rows; generic: `f1`.
+    tool_calling: `function_name_and_args` and `no_call`, which judge different rows; structured: `field_f1` and
+    `schema_valid`; generic: `f1`.
     """
-    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in _DEFAULT_GATES[workload_type])
+    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in (MAIN_METRIC[workload_type], *_BESIDE[workload_type]))
 
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:

@@ -79,7 +79,7 @@ NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
     Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="3"),
     Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="3"),
-    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
+    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="3"),
     Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
     Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation", code_version="2"),
     Node(PREFIX, Scope.CELL, (TRAIN,), "context"),

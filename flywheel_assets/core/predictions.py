@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flywheel_assets.core.aggregates import aggregates_of
-from flywheel_assets.core.metrics import metric_names, score_rows
+from flywheel_assets.core.metrics import MAIN_METRIC, metric_names, score_rows
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, WorkloadType
 from flywheel_assets.core.statistics import mean_interval
 
@@ -31,6 +31,7 @@ _FIXED_COLUMNS = (
     ("suite_turns", pa.string(), True),
     ("suite_complexity", pa.string(), True),
     ("suite_domain", pa.string(), True),
+    ("suite_turn_kind", pa.string(), True),
     ("reference", pa.string(), False),
     ("prediction", pa.string(), True),
     ("latency_ms", pa.float64(), True),
@@ -38,7 +39,9 @@ _FIXED_COLUMNS = (
     ("completion_tokens", pa.int64(), True),
     ("error", pa.string(), True),
 )
-SUITES = ("turns", "complexity", "domain")
+SUITES = ("turns", "turn_kind", "complexity", "domain")
+# A mean of fewer rows says nothing about its domain.
+MIN_DOMAIN_ROWS = 5
 _TYPE_KEY = b"flywheel.workload_type"
 
 
@@ -70,7 +73,7 @@ class EvalReport:
 
     `n` counts rows, `errors` the errored ones among them. `scores` leaves out metrics that apply to no row. `latency_ms` is
     of answered rows, milliseconds, None where nothing was measured; `tokens` are totals. `suites` maps
-    `turns | complexity | domain` to label to scores. `aggregates` holds what is no mean of rows.
+    `turns | turn_kind | complexity | domain` to label to scores. `aggregates` holds what is no mean of rows.
     """
 
     workload_type: WorkloadType
@@ -165,9 +168,25 @@ def build_report(
             "completion": _total(p.completion_tokens for p in predictions),
         },
         suites={suite: labels for suite, labels in suites.items() if labels},
-        aggregates=aggregates_of(workload_type, rows, predictions),
+        aggregates={**aggregates_of(workload_type, rows, predictions), **_spread(workload_type, suites["domain"])},
         cost_per_1k_usd=cost_per_1k_usd,
     )
+
+
+def _spread(workload_type: WorkloadType, domains: Mapping[str, SuiteReport]) -> Json:
+    """How far a workload's main metric lies apart over domains with enough rows: largest less smallest mean, 0..1."""
+    metric = MAIN_METRIC[workload_type]
+    means = {
+        label: report.scores[metric].value
+        for label, report in domains.items()
+        if metric in report.scores and report.scores[metric].n >= MIN_DOMAIN_ROWS
+    }
+    if len(means) < 2:
+        return {}
+    lowest, highest = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    spread = {"value": means[highest] - means[lowest], "low": None, "high": None, "n": len(means)}
+    deviation = float(np.std(list(means.values())))
+    return {"domain_spread": {**spread, "metric": metric, "deviation": deviation, "lowest": lowest, "highest": highest}}
 
 
 def summarize(scores: Scores, clusters: NDArray[Any], chosen: NDArray[np.bool_] | None = None) -> dict[str, Score]:

@@ -89,6 +89,7 @@ class EvalRow:
     request: Json
     reference: Answer
     suite_turns: str
+    suite_turn_kind: str | None = None
     suite_complexity: str | None = None
     suite_domain: str | None = None
     accepted: tuple[Json, ...] | None = None

@@ -16,6 +16,7 @@ from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.metrics import installed_versions
 from flywheel_assets.core.rows import Json, WorkloadType
+from flywheel_assets.core.suites import DomainRule
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.settings import Candidate, FinetuneMode, Settings
@@ -44,7 +45,9 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
     if asset == graph.PROFILE:
         return {"workload_type": workload_type(settings, workload)}
     if asset in (graph.BASE, graph.TRAIN):
+        labels = {"suites": settings.suites_for(workload).model_dump(mode="json")} if asset == graph.BASE else {}
         return {
+            **labels,
             "split": settings.split_for(workload).model_dump(mode="json"),
             "train_only_sources": train_only_sources(settings, workload),
             "cleaning": settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_DATASETS),
@@ -151,6 +154,14 @@ def workload_type(settings: Settings, workload: str) -> WorkloadType | None:
     """The type flywheel.yaml gives a workload; None where its records tell."""
     override = settings.workloads.get(workload)
     return None if override is None or override.workload_type is None else WorkloadType(override.workload_type)
+
+
+def domain_rules(settings: Settings, workload: str) -> tuple[DomainRule, ...]:
+    """How a workload's eval rows are labelled by domain."""
+    return tuple(
+        DomainRule(rule.domain, rule.tools, tuple(sorted(rule.metadata.items())), rule.text)
+        for rule in settings.suites_for(workload).domains
+    )
 
 
 def cleaning_policy(settings: Settings, workload: str) -> CleaningPolicy:

@@ -18,6 +18,7 @@ from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
+from flywheel_assets.settings.suites import SuiteSettings
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=63)]
@@ -254,6 +255,7 @@ class WorkloadSettings(Section):
         default_factory=dict, description="Keys of `evaluation` that differ for this workload."
     )
     prefix: dict[str, Any] = Field(default_factory=dict, description="Keys of `prefix` that differ for this workload.")
+    suites: dict[str, Any] = Field(default_factory=dict, description="Keys of `suites` that differ for this workload.")
     decision: dict[str, Any] = Field(default_factory=dict, description="Keys of `decision` that differ for this workload.")
     train_only_sources: tuple[str, ...] | None = Field(
         None, description="Sources never examined on; null: every source but `traffic`; [] lets all be examined on."
@@ -274,6 +276,7 @@ OVERRIDABLE: dict[str, type[Section]] = {
     "finetune": FinetuneSettings,
     "evaluation": EvaluationSettings,
     "prefix": PrefixSettings,
+    "suites": SuiteSettings,
     "decision": DecisionSettings,
 }
 
@@ -312,6 +315,7 @@ class Settings(Section):
     finetune: FinetuneSettings = FinetuneSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     prefix: PrefixSettings = PrefixSettings()
+    suites: SuiteSettings = SuiteSettings()
     decision: DecisionSettings = DecisionSettings()
     promotion: PromotionSettings = PromotionSettings()
     prices: dict[str, Price] = Field(
@@ -374,6 +378,10 @@ class Settings(Section):
     def prefix_for(self, workload: str) -> PrefixSettings:
         """`prefix`, with the workload's overrides."""
         return PrefixSettings(**self._merged("prefix", workload))
+
+    def suites_for(self, workload: str) -> SuiteSettings:
+        """`suites`, with the workload's overrides."""
+        return SuiteSettings(**self._merged("suites", workload))
 
     def decision_for(self, workload: str) -> DecisionSettings:
         """`decision`, with the workload's overrides."""

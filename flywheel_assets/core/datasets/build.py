@@ -7,6 +7,7 @@ What belongs here: the order of the steps, and the summary of what came out. Wha
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from flywheel_assets.core.datasets.segments import read_summary
 from flywheel_assets.core.datasets.split import IndexColumns, SplitPolicy, SplitResult, split_rows
 from flywheel_assets.core.datasets.training_shards import write_training_files
 from flywheel_assets.core.rows import Json
+from flywheel_assets.core.suites import DomainRule
 
 # Classes shown in a summary; a workload may have thousands of tools.
 _SHOWN_CLASSES = 50
@@ -32,7 +34,7 @@ class DatasetsSummary:
     `usable` records are neither dead nor unsupported nor left out for their quality. `left_out` counts by reason, over all
     records. `random_seed` and `eval_share` are those in force since the first build; `notes` say where the settings now
     differ. `eval_classes` and `train_classes` count rows by class, the 50 largest; `eval_sources` counts eval rows by
-    source. `training_window_end` (epoch seconds): strategy `time` only.
+    source, `eval_suites` by suite and label. `training_window_end` (epoch seconds): strategy `time` only.
     """
 
     workload: str
@@ -44,6 +46,7 @@ class DatasetsSummary:
     eval_classes: dict[str, int]
     train_classes: dict[str, int]
     eval_sources: dict[str, int]
+    eval_suites: dict[str, dict[str, int]]
     random_seed: int
     eval_share: float
     training_window_end: float | None
@@ -77,6 +80,7 @@ def build_datasets(
     workload: str,
     policy: SplitPolicy,
     quality: QualityPolicy | None = None,
+    domains: Sequence[DomainRule] = (),
     previous_train: Path | None = None,
     workers: int | None = None,
 ) -> DatasetsSummary:
@@ -84,8 +88,8 @@ def build_datasets(
 
     `previous` is the last version of the base folder: it remembers which side every conversation is on, and must be given
     whenever there is one. `previous_train` is the last version of the training folder; unchanged files are linked from
-    it. `quality` says which answers are in no file (None: all are used). Raises NotEnoughRecords, before anything is
-    written.
+    it. `quality` says which answers are in no file (None: all are used), `domains` how eval rows are labelled. Raises
+    NotEnoughRecords, before anything is written.
     """
     summary = read_summary(records)
     columns = IndexColumns.read(records, summary.segments, policy)
@@ -95,7 +99,9 @@ def build_datasets(
         folder.mkdir(parents=True, exist_ok=True)
     write_split(base_out, result.terms, result.known)
     clusters = result.fates.clusters[result.eval_rows]
-    base_version = write_eval_file(base_out, previous, records, summary.segments, result.eval_rows, clusters)
+    base_version, suites = write_eval_file(
+        base_out, previous, records, summary.segments, result.eval_rows, clusters, domains
+    )
     write_rows(base_out, records, summary.segments, result.fates)
     files = write_training_files(train_out, previous_train, records, summary.segments, result.fates, workers=workers)
     return DatasetsSummary(
@@ -108,6 +114,7 @@ def build_datasets(
         eval_classes=_classes(columns, result, Split.EVAL),
         train_classes=_classes(columns, result, Split.TRAIN),
         eval_sources=_eval_sources(columns, result),
+        eval_suites=suites,
         random_seed=result.terms.random_seed,
         eval_share=result.terms.eval_share,
         training_window_end=result.window_end,

@@ -7,6 +7,7 @@ not: which rows are drawn (`split`), and the form of a line (`rendering`).
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,18 +20,26 @@ from flywheel_assets.core.datasets.manifest import cluster_name
 from flywheel_assets.core.datasets.rendering import eval_json, eval_lines, read_eval_line
 from flywheel_assets.core.datasets.segments import Segment, read_bodies
 from flywheel_assets.core.rows import Json
+from flywheel_assets.core.suites import DomainRule, labels_of
 
 EVAL_FILE = "eval_data.jsonl"
 _COLUMNS = ["row_id", "trace_id", "content", "block_offset", "block_bytes", "position"]
 
 
 def write_eval_file(
-    out: Path, previous: Path | None, records: Path, segments: Sequence[Segment], rows: Array, clusters: Array
-) -> str:
-    """Write the eval rows and return their data version (a hash of the lines).
+    out: Path,
+    previous: Path | None,
+    records: Path,
+    segments: Sequence[Segment],
+    rows: Array,
+    clusters: Array,
+    domains: Sequence[DomainRule] = (),
+) -> tuple[str, dict[str, dict[str, int]]]:
+    """Write the eval rows; their data version (a hash of the lines), and how many have each label of each suite.
 
     `rows` are row numbers in the order of the exam, `clusters` their clusters' hashes. Bodies are read only of rows the
-    previous eval file does not hold. Rows that bring accepted answers stand first, so that the field is seen early.
+    previous eval file does not hold, but all rows are labelled anew: `domains` may have changed. Rows that bring accepted
+    answers stand first, so that the field is seen early.
     """
     known = {(row["row_id"], row["trace_id"], row["content_hash"]): row for row in _previous_rows(previous)}
     made: dict[int, Json] = {}
@@ -43,9 +52,18 @@ def write_eval_file(
             made |= _rows_of_segment(records / segment.bodies, table.take(inside - start), inside, cluster_of, known)
         start += segment.rows
     ordered = sorted((made[row] for row in rows.tolist()), key=lambda row: "accepted_answers" not in row)
+    counts: dict[str, Counter[str]] = {}
+    for row in ordered:
+        labels = labels_of(row["request"], row["response"]["choices"][0]["message"], domains)
+        # Text where there is no label, too: Arrow could not add one to a column that began with nulls.
+        row |= {name: label or "" for name, label in labels.items()}
+        for name, label in labels.items():
+            if label is not None:
+                counts.setdefault(name.removeprefix("suite_"), Counter())[label] += 1
     lines = eval_lines(ordered)
     (out / EVAL_FILE).write_bytes(b"".join(lines))
-    return hashlib.sha256(b"".join(lines)).hexdigest()[:16]
+    suites = {suite: dict(sorted(labels.items())) for suite, labels in counts.items()}
+    return hashlib.sha256(b"".join(lines)).hexdigest()[:16], suites
 
 
 def _rows_of_segment(

@@ -19,7 +19,6 @@ from flywheel_assets.core.datasets.conversation import (
     training_message,
     training_prompt,
     training_tools,
-    user_turns,
 )
 from flywheel_assets.core.rows import Answer, EvalRow, Json
 
@@ -78,16 +77,13 @@ def read_training_line(line: bytes) -> Json:
 
 
 def eval_json(record: Json, row_id: str, cluster: str, content_hash: str) -> Json:
-    """The eval row of a record. `content_hash` tells whether a row read back is still that of the record."""
+    """The eval row of a record, not yet labelled. `content_hash` tells whether a row read back is still the record's."""
     request = {name: value for name, value in record["request"].items() if value is not None and name not in _NOT_EXAMINED}
     message = _without_nulls(answer_message(record))
     row: Json = {
         "row_id": row_id,
         "trace_id": record["id"],
         "cluster": cluster,
-        "suite_turns": "multi_turn" if user_turns(request) > 1 else "single_turn",
-        "suite_complexity": None,
-        "suite_domain": None,
         "request": request,
         "response": {"choices": [{"message": {"content": None, **message}}]},
         "content_hash": content_hash,
@@ -133,8 +129,10 @@ def eval_row(row: Json) -> EvalRow:
         request=row["request"],
         reference=Answer.from_message({**message, "content": training_message(message)["content"] or None}),
         suite_turns=row["suite_turns"],
-        suite_complexity=row["suite_complexity"],
-        suite_domain=row["suite_domain"],
+        # Absent from eval rows made before it was told.
+        suite_turn_kind=row.get("suite_turn_kind") or None,
+        suite_complexity=row["suite_complexity"] or None,
+        suite_domain=row["suite_domain"] or None,
         accepted=tuple(accepted) if accepted else None,
     )
 

@@ -9,6 +9,6 @@ wherever the metric applies.
 
 from flywheel_assets.core.metrics.installed import installed_versions
 from flywheel_assets.core.metrics.metric import Metric, MetricError
-from flywheel_assets.core.metrics.registry import metric_names, metrics_for, score_rows
+from flywheel_assets.core.metrics.registry import MAIN_METRIC, metric_names, metrics_for, score_rows
 
-__all__ = ["Metric", "MetricError", "installed_versions", "metric_names", "metrics_for", "score_rows"]
+__all__ = ["MAIN_METRIC", "Metric", "MetricError", "installed_versions", "metric_names", "metrics_for", "score_rows"]

@@ -7,7 +7,7 @@ family), and how other packages bring their own (`installed`).
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -18,6 +18,12 @@ from flywheel_assets.core.metrics.installed import load_installed
 from flywheel_assets.core.metrics.metric import BuiltIn, Metric, MetricError, Scorer
 from flywheel_assets.core.rows import Answer, EvalRow, Prediction, WorkloadType
 
+# What a report is summed up by, and the first gate where none is configured.
+MAIN_METRIC: Mapping[WorkloadType, str] = {
+    WorkloadType.TOOL_CALLING: "function_name_and_args",
+    WorkloadType.STRUCTURED: "field_f1",
+    WorkloadType.GENERIC: "f1",
+}
 # What an errored row is scored as, to learn whether the metric applies to it at all.
 _NOTHING_SAID = Answer(content=None)
 
