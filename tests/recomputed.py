@@ -146,6 +146,9 @@ def _effective(members: dict[str, list[float]], n: int) -> float:
     losses = [[score - 1.0 for score in group] for group in members.values()]
     mean = (math.fsum(map(math.fsum, losses)) - size) / (n + size)
     naive = math.fsum((loss - mean) ** 2 for group in losses for loss in group) + size * (-1 - mean) ** 2
+    if math.isclose(naive, 0.0, abs_tol=1e-9):
+        # Everything is lost, the imagined conversation included: no spread is seen, and each conversation counts once.
+        return float(k)
     grouped = math.fsum((math.fsum(group) - len(group) * mean) ** 2 for group in losses) + (size * (-1 - mean)) ** 2
     effect = max(1.0, (k + 1) / k * grouped / naive)
     return float(max(1.0, n / effect * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, k - 1)) ** 2))

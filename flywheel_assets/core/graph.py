@@ -89,17 +89,23 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation", code_version="2"),
     Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation", code_version="2"),
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation", code_version="2"),
-    Node(COMPARISON, Scope.WORKLOAD, tuple(EVALS.values()), "decision", code_version="4"),
+    Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, *EVALS.values()), "decision", code_version="5"),
     Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="3"),
     Node(CATALOG, Scope.ALL, (DECISION,), "distribution", code_version="2"),
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
 
-# Assets that exist only where something asks for them: in any other finetune mode nobody may look at validation rows.
-OPTIONAL_DEPS: Mapping[str, frozenset[str]] = {FINETUNE_DECISION: frozenset({VALIDATION_EVAL})}
+# Upstream assets that exist only where something asks for them (`resources.inputs.wanted`).
+OPTIONAL_DEPS: Mapping[str, frozenset[str]] = {
+    FINETUNE_DECISION: frozenset({VALIDATION_EVAL}),
+    CATALOG: frozenset({DECISION}),
+}
 
-# Fan-ins that wait for every upstream partition to *end*, well or badly; everything else needs its upstream to be good.
-TOLERATES_FAILED_UPSTREAM = frozenset({COMPARISON, CATALOG})
+# What a fan-in waits for to *end*, well or badly; everything else must be good.
+MAY_HAVE_FAILED: Mapping[str, frozenset[str]] = {
+    COMPARISON: frozenset(EVALS.values()),
+    CATALOG: frozenset({DECISION}),
+}
 
 
 def scope_of(asset: str) -> Scope:

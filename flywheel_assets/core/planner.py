@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from flywheel_assets.core.graph import (
     BY_NAME,
+    MAY_HAVE_FAILED,
     NODES,
     OPTIONAL_DEPS,
-    TOLERATES_FAILED_UPSTREAM,
     TRACES,
     Node,
     Partition,
@@ -188,11 +188,11 @@ def inputs_of(target: Target, state: FlywheelState) -> Inputs:
         version = standing.version if standing.fresh else None
         if version is None and standing.broken is None and published is not None and published.usable:
             version = published.data_version
-        if version is None:
+        if version is None and source[0] not in MAY_HAVE_FAILED.get(node.name, ()):
             missing.append(Hole(*source, standing.broken or "not made yet"))
         versions[f"{source[0]}@{source[1].path}"] = version or HOLE
     key = inputs_key(node.name, versions, state.settings_slice(*target))
-    return Inputs(versions, () if node.name in TOLERATES_FAILED_UPSTREAM else tuple(missing), key)
+    return Inputs(versions, tuple(missing), key)
 
 
 def _targets(state: FlywheelState) -> list[Target]:
@@ -240,7 +240,7 @@ def _assess(
     waits_for: list[Target] = []
     for source in _sources(node, partition, state):
         standing = standings[source]
-        if standing.broken is not None and name not in TOLERATES_FAILED_UPSTREAM:
+        if standing.broken is not None and source[0] not in MAY_HAVE_FAILED.get(name, ()):
             return _Standing(None, fresh=False, broken=_blame(source, standing.broken)), None
         if standing.broken is None and not standing.fresh:
             waits_for.append(source)

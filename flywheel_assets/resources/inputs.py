@@ -99,7 +99,12 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
 
 
 def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
-    """Whether anything asks for this partition: validation rows are only looked at in finetune mode `if_needed`."""
+    """Whether anything asks for this partition.
+
+    Validation rows are only looked at in finetune mode `if_needed`, and where no candidate is examined nothing is compared.
+    """
+    if asset in (graph.COMPARISON, graph.DECISION):
+        return bool(settings.candidates_of(partition.workload))
     if asset == graph.VALIDATION_EVAL:
         return settings.finetune_for(partition.workload).mode is FinetuneMode.IF_NEEDED
     return True

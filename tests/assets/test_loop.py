@@ -144,10 +144,36 @@ def test_a_third_candidate_behind_a_url_reaches_the_comparison_with_customized_s
     bench.content["candidates"] = [*bench.content["candidates"], url]
     report = bench.turn()
     assert report.ok
+    assert _unsuccessful(bench) == []
     assert bench.platform.trained == []
     assert states(bench.flywheel)["hosted"] == {"base": "ok", "prefixed": "ok", "customized": "skipped"}
     hosted = status_of(bench.flywheel)["workloads"]["tickets"]["cells"]["hosted"]
     assert "cannot load our adapter" in hosted["customized"]["reason"]
+
+
+def _unsuccessful(bench: Bench) -> list[str]:
+    """Runs that the UI would show in red."""
+    return [run.job_name for run in bench.instance.get_runs() if not run.is_success]
+
+
+def test_checks_of_a_skipped_asset_pass_with_the_reason_why_they_do_not_apply(bench: Bench) -> None:
+    bench.ingest(120)
+    bench.content["finetune"] = {"mode": "never"}
+    bench.turn()
+    key = dg.AssetCheckKey(asset_key(graph.EVALS[Variant.CUSTOMIZED]), "served_matches_trained")
+    latest = bench.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert latest.event is not None
+    evaluation = latest.event.dagster_event.asset_check_evaluation_data
+    assert evaluation.passed and evaluation.description.startswith("Not applicable: ")
+
+
+def test_a_workload_without_candidates_is_prepared_and_not_decided(bench: Bench) -> None:
+    bench.content["candidates"] = [{"id": "small", "model": "small.gguf", "workloads": ["others"]}]
+    bench.ingest(120)
+    report = bench.turn()
+    assert report.ok
+    assert "datasets/base of tickets" in report.materialized
+    assert not any(made.startswith(("comparison", "decision")) for made in report.materialized)
 
 
 def test_too_few_records_are_refused_with_how_many_are_missing_and_a_failed_check(bench: Bench) -> None:
@@ -155,6 +181,7 @@ def test_too_few_records_are_refused_with_how_many_are_missing_and_a_failed_chec
     report = bench.turn()
     assert not report.ok
     assert "30 more" in report.failures["datasets/base of tickets"]
+    assert all(what.startswith("datasets/") for what in report.failures)
     key = dg.AssetCheckKey(asset_key(graph.BASE), "enough_records")
     latest = bench.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     assert latest.event is not None
@@ -186,6 +213,7 @@ def test_finetune_modes(bench: Bench, mode: str, threshold: float, state: str) -
     bench.ingest(120)
     bench.content["finetune"] = {"mode": mode, "metric": "function_name", "threshold": threshold}
     assert bench.turn().ok
+    assert _unsuccessful(bench) == []
     assert states(bench.flywheel)["small"]["customized"] == state
     assert bool(bench.platform.trained) is (state == "ok")
     if state == "skipped":

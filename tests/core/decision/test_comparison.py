@@ -108,8 +108,11 @@ def test_the_report_shows_scores_holes_losses_and_how_to_read_them(evidence: Any
     assert r"**What \| is \*it\*?** (row `r7`, score 0.00)" in text
     assert "right by construction" in text and "45 independent conversations" in text
     assert "Rows are public benchmark requests." in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+    assert "| turns | single\\_turn | 0.975 [" in text
 
 
 def test_errors_and_odd_characters_are_shown_and_break_nothing(evidence: Any) -> None:
