@@ -266,19 +266,18 @@ def _needed(
         test = found.test
         if found.p_value * arms <= alpha:
             continue
-        total = rows_to_settle(
-            n=max(1, round(test.n_effective)),
-            difference=test.difference,
-            discordance=test.discordance,
-            margin=found.gate.margin,
-            alpha=alpha / arms,
-            power=power,
-        )
-        rows_per_unit = test.n / test.n_effective
-        rows_per_cluster = test.n / test.clusters
-        wanted = max(
-            math.ceil(total * rows_per_unit) - test.n, math.ceil((min_clusters - test.clusters) * rows_per_cluster), 1
-        )
+        wanted = max(1, math.ceil((min_clusters - test.clusters) * test.n / test.clusters))
+        # Where the rows tell already, conversations are all that lacks.
+        if min(test.p_non_inferior * arms, test.p_inferior * len(closest.gates)) > alpha:
+            total = rows_to_settle(
+                n=max(1, round(test.n_effective)),
+                difference=test.difference,
+                discordance=test.discordance,
+                margin=found.gate.margin,
+                alpha=alpha / arms,
+                power=power,
+            )
+            wanted = max(wanted, math.ceil(total * test.n / test.n_effective) - test.n)
         missing[found.gate.label] = wanted
         mask = rows_of(comparison, found.gate).tobytes()
         by_rows[mask] = max(by_rows.get(mask, 0), wanted)

@@ -125,6 +125,13 @@ def test_fewer_than_thirty_conversations_settle_nothing(evidence: Any, n: int, c
         assert decision.needed_rows is not None and decision.needed_rows >= n / 29
 
 
+def test_where_only_conversations_lack_no_more_rows_are_asked_for() -> None:
+    for lost in (0, 28):
+        decision = decide(bare([scores(28, lost)]), [Gate(NAME, 0.2)])
+        assert decision.verdict is Verdict.INCONCLUSIVE
+        assert decision.needed_rows == 2
+
+
 def test_the_needed_rows_would_indeed_be_enough() -> None:
     """An observed 5% loss against a margin of 10%: with the rows asked for, the same share passes."""
     n = 60
