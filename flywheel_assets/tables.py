@@ -127,8 +127,8 @@ def _print_decision(decision: Json | None, out: Console) -> None:
         out.print(f"  {decision['needed_rows']:,} more eval rows are needed for a verdict")
     for reason in decision["reasons"]:
         out.print(f"  - {escape(reason)}")
-    if decision["stale"]:
-        out.print(f"  (stale: {escape(decision['stale'])})", style="yellow")
+    if decision["expired"]:
+        out.print(f"  (expired: {escape(decision['expired'])})", style="yellow")
 
 
 def _score(score: Json | None) -> str:

@@ -38,6 +38,7 @@ class FakePlatform:
     trained: list[str] = field(default_factory=list)
     questions: int = 0
     deployed_now: int = 0
+    samples: dict[str, set[int]] = field(default_factory=dict)
 
     def train(self, context: Any, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
         if candidate.id in self.train_error:
@@ -87,8 +88,10 @@ class FakePlatform:
         prefix: Sequence[Json],
         settings: Any,
         progress: Callable[[int, int, int, int], None],
+        sample: int = 0,
     ) -> list[Prediction]:
         self.questions += len(rows)
+        self.samples.setdefault(endpoint.model, set()).add(sample)
         progress(len(rows), len(rows), 0, 0)
         answers = [(row, self.answers(endpoint.model, variant, row)) for row in rows]
         return [

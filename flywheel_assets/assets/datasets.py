@@ -328,6 +328,7 @@ def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
         "dagster/row_count": summary["eval_rows"],
         "classes": bullet_table(["class", "eval rows"], list(summary["eval_classes"].items())),
         "sources": bullet_table(["source", "eval rows"], list(summary["eval_sources"].items())),
+        "right on whose word": bullet_table(["gold", "eval rows"], list(summary["eval_gold"].items())),
         "suites": bullet_table(
             ["suite", "label", "eval rows"],
             [[suite, *labelled] for suite, labels in summary["eval_suites"].items() for labelled in labels.items()],

@@ -22,11 +22,11 @@ from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import Look
 from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.core.plots import leaderboard_png
-from flywheel_assets.core.predictions import EvalReport, read_predictions
+from flywheel_assets.core.predictions import EvalReport, ScoredPredictions, read_predictions
 from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import registered_gates, token_prices
+from flywheel_assets.resources.inputs import registered_gates, token_prices, wanted
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
@@ -85,6 +85,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         dataset_version=base.version,
         eval_sources=base.summary["eval_sources"],
         reference_cost_per_1k_usd=_teacher_cost(work),
+        teacher=_teacher_again(work),
     )
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
@@ -93,6 +94,16 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
     (draft / "report.md").write_text(to_markdown(compared, None, ()), encoding="utf-8")
     summary = {"arms": len(compared.arms), "evaluated": len(compared.evaluated), "rows": len(rows), "dataset": base.version}
     return {graph.COMPARISON: Outcome(Made(compared.data_version(), summary))}
+
+
+def _teacher_again(work: Work) -> ScoredPredictions | None:
+    """The teacher asked once more, where its endpoint is configured and answered."""
+    partition = Partition(work.partition.workload)
+    asked = work.flywheel.artifacts.current(graph.TEACHER_EVAL, partition)
+    # An evaluation from before the endpoint was taken out of flywheel.yaml says nothing about today.
+    if asked is None or asked.state != "ok" or not wanted(work.flywheel.settings, graph.TEACHER_EVAL, partition):
+        return None
+    return read_predictions(asked.path / PREDICTIONS_FILE)
 
 
 def _teacher_cost(work: Work) -> float | None:
@@ -143,6 +154,7 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
             max_error_share=evaluation.max_error_share,
             looks=settings.looks,
             earlier=_looks_taken(work),
+            incumbent=work.flywheel.incumbent(work.partition.workload),
         )
     except (InvalidEvidence, InvalidGate) as error:
         raise Refusal(str(error), check=(graph.DECISION, "gates")) from error

@@ -19,6 +19,7 @@ from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.promotion import TEACHER, Act, Action, PromotionRefused, is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact, Made
+from flywheel_assets.resources.expiry import expires_at
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.promotions import promote
 from flywheel_assets.resources.provenance import adapter_of
@@ -145,6 +146,7 @@ def _entry(flywheel: Flywheel, slug: str) -> CatalogEntry | None:
         dataset_version=comparison.summary["dataset"],
         evidence=f"{graph.DECISION}/{slug}/{decision.version}",
         serving=None if served is None else _serving(served),
+        expires=expires_at(flywheel, decision),
         last_act={key: acts[-1].to_json()[key] for key in ("action", "who", "why", "time", "decision")} if acts else None,
     )
 

@@ -10,7 +10,7 @@ import orjson
 
 from flywheel_assets.assets.context import prefix_messages
 from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
-from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Work, publish
+from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_ids
 from flywheel_assets.core import graph
@@ -21,10 +21,10 @@ from flywheel_assets.core.predictions import EvalReport, build_report, data_vers
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import token_prices
+from flywheel_assets.resources.inputs import TEACHER_ID, teacher_candidate, token_prices
 from flywheel_assets.resources.platform import Platform
 from flywheel_assets.resources.serving import Endpoint
-from flywheel_assets.settings import Settings
+from flywheel_assets.settings import Candidate, Settings
 
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.json"
@@ -40,8 +40,9 @@ _DESCRIPTIONS = {
 
 
 def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
-    """`evals/validation`, `evals/base`, `evals/prefixed` and `evals/customized`."""
-    return [_validation_asset(settings), *(_variant_asset(settings, variant) for variant in Variant)]
+    """`evals/validation`, `evals/base`, `evals/prefixed`, `evals/customized` and `evals/teacher`."""
+    variants = [_variant_asset(settings, variant) for variant in Variant]
+    return [_validation_asset(settings), *variants, _teacher_asset(settings)]
 
 
 def _variant_asset(settings: Settings, variant: Variant) -> dg.AssetsDefinition:
@@ -106,6 +107,40 @@ def _validation_asset(settings: Settings) -> dg.AssetsDefinition:
     return evals_validation
 
 
+def _teacher_asset(settings: Settings) -> dg.AssetsDefinition:
+    name = graph.TEACHER_EVAL
+
+    @dg.multi_asset(
+        name="evals_teacher",
+        specs=[
+            spec(
+                settings,
+                name,
+                description="The teacher, asked the eval rows once more as it was asked then: how often it agrees with "
+                "itself is the ceiling for everybody else. Made only where `teacher.model` names its endpoint.",
+                kinds=["parquet", "openai"],
+            )
+        ],
+        check_specs=[check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings)],
+    )
+    def evals_teacher(
+        context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel], platform: dg.ResourceParam[Platform]
+    ) -> Events:
+        def examine(work: Work) -> Mapping[str, Outcome]:
+            teacher = teacher_candidate(work.flywheel.settings, work.partition.workload)
+            if teacher is None:
+                raise Refusal(
+                    f"workload '{work.partition.workload}': `teacher.model` in flywheel.yaml names no endpoint to ask."
+                )
+            rows = read_eval_rows(work.upstream(graph.BASE).path)
+            kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
+            return _examine(work, platform, name, rows, kind, Variant.BASE, teacher=teacher)
+
+        yield from publish(context, flywheel, [name], examine, {name: lambda artifact: _describe(flywheel, artifact)})
+
+    return evals_teacher
+
+
 def _examine_variant(work: Work, platform: Platform, variant: Variant) -> Mapping[str, Outcome]:
     name = graph.EVALS[variant]
     base = work.upstream(graph.BASE)
@@ -132,26 +167,37 @@ def _examine(
     *,
     prefix: Sequence[Json] = (),
     adapter: Artifact | None = None,
+    teacher: Candidate | None = None,
 ) -> Mapping[str, Outcome]:
-    """Ask, score, write predictions and report; the checks say whether the result may count as evidence."""
+    """Ask, score, write predictions and report; the checks say whether the result may count as evidence.
+
+    Asked is the candidate of the cell, or the `teacher`, which is sampled once more instead of decoded greedily.
+    """
     settings = work.flywheel.settings
     evaluation = settings.evaluation_for(work.partition.workload)
-    candidate = settings.candidate(work.partition.candidate)
+    candidate = teacher or settings.candidate(work.partition.candidate)
+    who = TEACHER_ID if teacher else variant
     gguf = None if adapter is None else adapter.path / ADAPTER_GGUF
     # Before anything is asked: a metric of another package that cannot be used must not be found out at the end.
     definitions = {metric.name: metric.definition for metric in metrics_for(kind)}
-    work.context.log.info(f"{variant}: starting {candidate.id} for {len(rows)} rows")
+    work.context.log.info(f"{who}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
     with platform.deployed(candidate, adapter=gguf, owner=work.context.run_id) as endpoint:
         if adapter is not None and not endpoint.can_load_adapter:
             return skipped(work, name, f"the endpoint of '{candidate.id}' cannot load our adapter")
         predictions = platform.ask(
-            endpoint, rows, variant=variant, prefix=prefix, settings=evaluation, progress=_reporter(work, variant)
+            endpoint,
+            rows,
+            variant=variant,
+            prefix=prefix,
+            settings=evaluation,
+            progress=_reporter(work, who),
+            sample=1 if teacher else 0,
         )
         served = _what_was_served(endpoint)
         asked = (started, time.time())
     scores = score_rows(kind, rows, predictions)
-    cost = cost_per_1k(predictions, token_prices(settings).get(candidate.id))
+    cost = cost_per_1k(predictions, token_prices(settings).get((teacher and teacher.model_name) or candidate.id))
     report = build_report(kind, rows, predictions, scores, cost_per_1k_usd=cost)
     draft = work.draft(name).path
     write_predictions(draft / PREDICTIONS_FILE, kind, rows, predictions, scores)
@@ -193,7 +239,7 @@ def _what_was_served(endpoint: Endpoint) -> Json:
     }
 
 
-def _reporter(work: Work, variant: Variant) -> Any:
+def _reporter(work: Work, who: str) -> Any:
     """Progress into the run's log, at most every few seconds."""
     last = 0.0
 
@@ -204,7 +250,7 @@ def _reporter(work: Work, variant: Variant) -> Any:
             return
         last = now
         trouble = f", {errors} errors" if errors else ""
-        work.context.log.info(f"{variant}: {done}/{total} rows, {cached} from the cache{trouble}")
+        work.context.log.info(f"{who}: {done}/{total} rows, {cached} from the cache{trouble}")
 
     return report
 

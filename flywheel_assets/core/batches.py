@@ -37,6 +37,7 @@ _LANE_OF = {
     graph.PREFIX: Lane.EXAMINE,
     graph.EVALS[Variant.BASE]: Lane.EXAMINE,
     graph.EVALS[Variant.PREFIXED]: Lane.EXAMINE,
+    graph.TEACHER_EVAL: Lane.EXAMINE,
     graph.COMPARISON: Lane.VERDICT,
     graph.DECISION: Lane.VERDICT,
     graph.CATALOG: Lane.VERDICT,

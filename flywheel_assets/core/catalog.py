@@ -27,8 +27,9 @@ class CatalogEntry:
     nothing is settled; `metrics` are its scores, `{metric: {"value", "low", "high", "n"}}`. `evidence` names the decision
     artifact. `serving` is the model that a person approved and nobody rolled back, whatever was decided since:
     `{"candidate", "variant", "adapter_version", "decision", "approved_by", "since"}`, None for the teacher. `last_act` is
-    the latest thing a person did: `{"action", "who", "why", "time", "decision"}`. `time` (ISO 8601) is when the entry last
-    changed: None in entries handed to `update_catalog`, which sets it.
+    the latest thing a person did: `{"action", "who", "why", "time", "decision"}`. `expires` (ISO 8601) is when the decision
+    grows too old. `time` (ISO 8601) is when the entry last changed: None in entries handed to `update_catalog`, which sets
+    it.
     """
 
     workload: str
@@ -43,6 +44,7 @@ class CatalogEntry:
     evidence: str
     serving: Json | None = None
     last_act: Json | None = None
+    expires: str | None = None
     time: str | None = None
 
     @classmethod

@@ -3,8 +3,8 @@
 What belongs here: the leaderboard, and the per-row scores a decision is made from, so that a changed gate decides again
 without a model call. What does not: the verdict (`core.decisions`) and prose (`core.comparison_report`).
 
-The reference is the teacher's logged answers, scored with the same metrics. They are what the rows are examined against, so
-they are right by construction: agreement with them is not accuracy.
+The reference is the teacher's logged answers, scored with the same metrics. Where nobody corrected them they are what the
+rows are examined against, so they are right by construction: agreement with them is not accuracy.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import csv
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -111,8 +112,10 @@ class Comparison:
 
     `reference` holds the reference's score of each row, `reference_scores` their means; `clusters` and `row_ids` are in the
     order of the eval set, as are the labels in `suites`, by suite. `arms` are in the order in which they were given.
-    `eval_sources` counts the rows by the source of their records; empty where it was not recorded.
-    `reference_cost_per_1k_usd` is what the teacher cost when this was compared, None where nobody knows.
+    `eval_sources` counts the rows by the source of their records; empty where it was not recorded. `gold` counts them by
+    whose word their answer is right on (`core.datasets.gold`). `reference_cost_per_1k_usd` is what the teacher cost when
+    this was compared, None where nobody knows. `teacher` holds the scores of the teacher asked once more, in the order of
+    `row_ids`, and `ceiling` their means; both are empty where it was not asked.
     """
 
     workload: str
@@ -128,6 +131,9 @@ class Comparison:
     eval_sources: dict[str, int] = field(default_factory=dict)
     reference_cost_per_1k_usd: float | None = None
     suites: dict[str, tuple[str | None, ...]] = field(default_factory=dict)
+    gold: dict[str, int] = field(default_factory=dict)
+    teacher: Columns = field(default_factory=dict)
+    ceiling: dict[str, Score] = field(default_factory=dict)
 
     @property
     def sources_note(self) -> str:
@@ -159,6 +165,9 @@ class Comparison:
             "reference_note": self.reference_note,
             "notes": list(self.notes),
             "eval_sources": self.eval_sources,
+            "gold": self.gold,
+            "teacher": _columns_to_json(self.teacher),
+            "ceiling": {metric: asdict(score) for metric, score in self.ceiling.items()},
             "reference_cost_per_1k_usd": self.reference_cost_per_1k_usd,
             "leaderboard": self.table(),
             "reference_scores": {metric: asdict(score) for metric, score in self.reference_scores.items()},
@@ -187,6 +196,9 @@ class Comparison:
             eval_sources=value.get("eval_sources", {}),
             reference_cost_per_1k_usd=value.get("reference_cost_per_1k_usd"),
             suites={suite: tuple(labels) for suite, labels in value.get("suites", {}).items()},
+            gold=value.get("gold", {}),
+            teacher=_columns_from_json(value.get("teacher", {})),
+            ceiling={metric: Score(**score) for metric, score in value.get("ceiling", {}).items()},
         )
 
     def table(self) -> list[Json]:
@@ -211,10 +223,13 @@ class Comparison:
         return out.getvalue()
 
     def data_version(self) -> str:
-        """Hash of what the comparison means (32 hex digits): rows, their sources, scores and holes; no latency or cost."""
+        """Hash of what the comparison means (32 hex digits): rows, their sources and gold, scores and holes; no latency or
+        cost."""
         meaning = [
             [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
             sorted(self.eval_sources.items()),
+            sorted(self.gold.items()),
+            _columns_to_json(self.teacher),
             sorted((suite, sorted(zip(self.row_ids, labels, strict=True))) for suite, labels in self.suites.items()),
             sorted(
                 json.dumps([a.candidate, a.variant, a.state, a.row_ids, _columns_to_json(a.scores), a.errored.tolist()])
@@ -235,17 +250,26 @@ def compare(
     notes: Sequence[str] = (),
     eval_sources: Mapping[str, int] | None = None,
     reference_cost_per_1k_usd: float | None = None,
+    teacher: ScoredPredictions | None = None,
 ) -> Comparison:
     """Put the results of all arms of a workload beside each other.
 
     `rows` is the eval set the workload stands at. Arms keep the rows they were really asked: whether they are the same ones
     is judged where it matters, in `core.decisions`. `notes` are caveats a reader must see (public benchmark requests, ...).
-    ValueError where a result contradicts itself.
+    `teacher` is the teacher asked once more; one that was asked other rows is left out. ValueError where a result
+    contradicts itself.
+
+    Where a person corrected the teacher, its logged answer is scored like any other.
     """
-    right = [Prediction(row.row_id, row.reference) for row in rows]
-    reference = score_rows(workload_type, rows, right)
+    logged = [Prediction(row.row_id, row.logged or row.reference) for row in rows]
+    reference = score_rows(workload_type, rows, logged)
     clusters = tuple(row.cluster for row in rows)
     row_ids = tuple(row.row_id for row in rows)
+    again = _in_order(teacher, row_ids) if teacher is not None else None
+    asked_again = again[1] if again is not None and again[0] == row_ids else {}
+    corrected = sum(row.logged is not None for row in rows)
+    if corrected:
+        reference_note += f", but for {corrected} that people corrected, where they are scored like any other answer"
     return Comparison(
         workload=workload,
         workload_type=workload_type,
@@ -260,6 +284,9 @@ def compare(
         eval_sources=dict(eval_sources or {}),
         reference_cost_per_1k_usd=reference_cost_per_1k_usd,
         suites={suite: labels for suite in SUITES if any(labels := tuple(getattr(row, f"suite_{suite}") for row in rows))},
+        gold=dict(sorted(Counter(str(row.gold) for row in rows).items())),
+        teacher=asked_again,
+        ceiling=summarize(asked_again, np.array(clusters, dtype=object)),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flywheel_assets.core.comparison import Arm, Comparison
+from flywheel_assets.core.datasets.gold import Gold
 from flywheel_assets.core.decisions import Decision, Verdict
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.predictions import SUITES, Score, ScoredPredictions
@@ -23,6 +24,12 @@ _HEADLINE = {
     Verdict.PROMOTE: "promote",
     Verdict.KEEP: "keep the teacher",
     Verdict.INCONCLUSIVE: "inconclusive",
+}
+_GOLD: Mapping[str, str] = {
+    Gold.CORRECTION: "people who corrected the teacher",
+    Gold.ACCEPTED_ANSWERS: "accepted answers in the records",
+    Gold.FEEDBACK: "feedback that confirmed the teacher",
+    Gold.TEACHER: "the teacher alone",
 }
 # A few hundred rows decide little; below this the report says so in words.
 _FEW_ROWS = 100
@@ -112,6 +119,9 @@ def _leaderboard(comparison: Comparison) -> Iterator[str]:
     yield "|" + " --- |" * len(header)
     teacher = ["(reference)", "teacher", *(_by_construction(comparison.reference_scores[metric]) for metric in metrics)]
     yield "| " + " | ".join([*teacher, "", "", str(len(comparison.row_ids)), ""]) + " |"
+    if comparison.ceiling:
+        again = ["(reference)", "teacher, asked once more", *(_cell(comparison.ceiling.get(metric)) for metric in metrics)]
+        yield "| " + " | ".join([*again, "", "", str(len(comparison.row_ids)), ""]) + " |"
     for arm in comparison.arms:
         yield "| " + " | ".join(_arm_cells(arm, metrics)) + " |"
 
@@ -151,6 +161,11 @@ def _arm_cells(arm: Arm, metrics: Sequence[str]) -> list[str]:
 
 def _caveats(comparison: Comparison) -> Iterator[str]:
     yield f"The reference is {comparison.reference_note}. A high score means agreement with it, not that it is right."
+    if comparison.ceiling:
+        yield "Asked once more, the teacher agrees with what counts as right that often: the ceiling for everybody else."
+    said = ", ".join(f"{count} by {_GOLD[gold]}" for gold, count in comparison.gold.items())
+    if comparison.gold.keys() - {Gold.TEACHER}:
+        yield f"What is right was said {said}."
     yield "Each cell is a mean, its 95% interval and, in brackets, the rows the metric applies to; an errored row counts 0."
     yield "Intervals of two variants may overlap although one is better: the decision compares them row by row."
     if comparison.workload_type is WorkloadType.TOOL_CALLING:

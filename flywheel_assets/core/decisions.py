@@ -20,8 +20,8 @@ from typing import Any
 from flywheel_assets.core.clusters import RESAMPLES
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.decision_text import observed, tested
-from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, judge_arms
-from flywheel_assets.core.gates import Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates, rows_of
+from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
+from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates, rows_of
 from flywheel_assets.core.looks import Due, Look, Waiting, next_look
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.core.sample_size import rows_to_settle
@@ -93,12 +93,14 @@ def decide(
     looks: Sequence[int] = (),
     earlier: Sequence[Look] = (),
     seed: int = 0,
+    incumbent: Model | None = None,
 ) -> Decision:
     """The verdict on a workload.
 
     `gates` are conditions all of which an arm must meet; empty means `core.gates.default_gates`. `alpha` is the chance, over
     all arms (and all registered looks) together, to promote one that misses a tested gate; `power` only sizes
     `needed_rows`. `looks` are the registered eval-row counts, `earlier` the looks taken so far (`core.looks`).
+    `incumbent` is the model that serves now, for gates against it; None is the teacher.
 
     promote: an arm passes. The winner has the highest lower bound on the first tested gate; equal bounds: the cheaper, then
     the faster, then the simpler variant. keep: every evaluated arm is shown to miss a gate. Otherwise inconclusive, also
@@ -114,7 +116,9 @@ def decide(
     look = next_look(looks, earlier, alpha=alpha, rows=len(comparison.row_ids), comparison=version)
     level = 0.0 if isinstance(look, Waiting) else look.alpha
     # While waiting the scores are shown as they are, judged at the whole alpha; no verdict comes of it.
-    findings = judge_arms(comparison, chosen, alpha=level or alpha, min_clusters=min_clusters, seed=seed)
+    findings = judge_arms(
+        comparison, chosen, alpha=level or alpha, min_clusters=min_clusters, seed=seed, incumbent=incumbent
+    )
     evidence = _evidence(comparison, findings, version)
     evidence["settings"] = {
         "gates": [gate.to_json() for gate in chosen],
@@ -125,6 +129,7 @@ def decide(
         "looks": list(looks),
         "seed": seed,
         "resamples": RESAMPLES,
+        "incumbent": None if incumbent is None else list(incumbent),
     }
     if isinstance(look, Waiting):
         evidence["look"] = None
@@ -146,6 +151,7 @@ def decide(
         kept = [other for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
     remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
+    remarks += _on_the_incumbent(comparison, chosen, incumbent)
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]
@@ -219,6 +225,19 @@ def _on_looks(look: Due | Waiting, registered: Sequence[int], verdict: Decision)
             "is not good enough passes more often than alpha says. Register row counts in decision.looks to prevent that."
         ]
     return []
+
+
+def _on_the_incumbent(comparison: Comparison, gates: Sequence[Gate], incumbent: Model | None) -> list[str]:
+    """What a gate against the incumbent was really held against, where that is not plain."""
+    if not any(gate.against is Against.INCUMBENT for gate in gates) or arm_of(comparison, incumbent) is not None:
+        return []
+    if incumbent is None:
+        return ["The teacher serves this workload: it is the incumbent that gates were held against."]
+    candidate, variant, _ = incumbent
+    return [
+        f"The incumbent, {candidate} ({variant}), is not among the models compared as it serves: gates against it were held "
+        "against the teacher's logged answers, which asks for more."
+    ]
 
 
 def _winner_of(decision: Decision, findings: Sequence[ArmFinding]) -> tuple[str, str, str | None] | None:

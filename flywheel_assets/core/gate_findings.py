@@ -3,9 +3,10 @@
 What belongs here: judging arms against gates. What does not: which gates there are (`core.gates`), the tests
 (`core.statistics`), and the verdict over all of it (`core.decisions`).
 
-A tested gate is a paired one-sided test: against the reference (non-inferior), a perfect score (floor), or the candidate's
-own base variant (improvement). All gates of an arm must pass (intersection-union, no correction); arms are corrected for by
-Holm. Budgets and zero tolerance are plain observations: met or not.
+A tested gate is a paired one-sided test: against the reference, the teacher asked once more or the incumbent
+(non-inferior), a perfect score (floor), or the candidate's own base variant (improvement). All gates of an arm must pass
+(intersection-union, no correction); arms are corrected for by Holm. Budgets and zero tolerance are plain observations: met
+or not.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel_assets.core.comparison import Arm, Comparison
-from flywheel_assets.core.gates import LATENCY, TESTED, Gate, GateKind, InvalidEvidence, rows_of
+from flywheel_assets.core.gates import LATENCY, TESTED, Against, Gate, GateKind, InvalidEvidence, rows_of
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.core.statistics import PairedTest, holm, paired_test
+
+# Candidate, variant and adapter (its data version; None for variants without one).
+Model = tuple[str, Variant, str | None]
 
 # Below this many independent units neither the normal approximation nor the cluster bootstrap can be trusted.
 MIN_CLUSTERS = 30
@@ -91,16 +95,22 @@ class ArmFinding:
 
 
 def judge_arms(
-    comparison: Comparison, gates: Sequence[Gate], *, alpha: float, min_clusters: int, seed: int
+    comparison: Comparison,
+    gates: Sequence[Gate],
+    *,
+    alpha: float,
+    min_clusters: int,
+    seed: int,
+    incumbent: Model | None = None,
 ) -> list[ArmFinding]:
-    """Every evaluated arm against every gate, corrected over arms.
+    """Every evaluated arm against every gate, corrected over arms. `incumbent` is the model that serves now.
 
     Raises InvalidEvidence where a budget was never measured.
     """
     judged = []
     for arm in comparison.evaluated:
         tested = tuple(
-            _test(comparison, arm, gate, alpha, min_clusters, seed)
+            _test(comparison, arm, gate, alpha, min_clusters, seed, incumbent)
             for gate in gates
             # The base variant has nothing to improve on; whether it is good enough the other gates tell.
             if gate.kind in TESTED and not (gate.kind is GateKind.IMPROVEMENT and arm.variant is Variant.BASE)
@@ -123,27 +133,50 @@ def judge_arms(
     ]
 
 
-def _test(comparison: Comparison, arm: Arm, gate: Gate, alpha: float, min_clusters: int, seed: int) -> TestedGate:
+def arm_of(comparison: Comparison, model: Model | None) -> Arm | None:
+    """The evaluated arm that is exactly this model; None where another adapter was trained since."""
+    return next((arm for arm in comparison.evaluated if (arm.candidate, arm.variant, arm.adapter_version) == model), None)
+
+
+def _test(
+    comparison: Comparison,
+    arm: Arm,
+    gate: Gate,
+    alpha: float,
+    min_clusters: int,
+    seed: int,
+    incumbent: Model | None,
+) -> TestedGate:
     rows = rows_of(comparison, gate)
     scores = _scores(arm, gate, rows)
-    against = _against(comparison, arm, gate, rows)
+    against = _against(comparison, arm, gate, rows, incumbent)
     clusters = np.array(comparison.clusters, dtype=object)[rows]
     test = paired_test(scores, against, clusters, margin=gate.margin, alpha=alpha, seed=seed)
     return TestedGate(gate, float(scores.mean()), float(against.mean()), test, test.clusters >= min_clusters)
 
 
-def _against(comparison: Comparison, arm: Arm, gate: Gate, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _against(
+    comparison: Comparison, arm: Arm, gate: Gate, rows: NDArray[np.bool_], incumbent: Model | None
+) -> NDArray[np.float64]:
     if gate.kind is GateKind.FLOOR:
         return np.ones(int(rows.sum()))
     if gate.kind is GateKind.IMPROVEMENT:
         base = next(a for a in comparison.evaluated if a.candidate == arm.candidate and a.variant is Variant.BASE)
         return _scores(base, gate, rows)
-    return comparison.reference[gate.metric][rows]
+    if gate.against is Against.TEACHER:
+        return _counted(comparison.teacher[gate.metric][rows])
+    if gate.against is Against.INCUMBENT and (served := arm_of(comparison, incumbent)) is not None:
+        return _scores(served, gate, rows)
+    return _counted(comparison.reference[gate.metric][rows])
 
 
 def _scores(arm: Arm, gate: Gate, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return _counted(arm.scores[gate.metric][rows])
+
+
+def _counted(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     # A metric may drop an answer it cannot read (NeMo's does). For a gate that answer is wrong, or unreadable would pay.
-    return np.nan_to_num(arm.scores[gate.metric][rows], nan=0.0)
+    return np.nan_to_num(scores, nan=0.0)
 
 
 def _observe(comparison: Comparison, arm: Arm, gate: Gate, alpha: float) -> ObservedGate:

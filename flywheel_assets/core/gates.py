@@ -44,6 +44,19 @@ class GateKind(StrEnum):
     BUDGET = "budget"
 
 
+class Against(StrEnum):
+    """What a non-inferiority gate compares with.
+
+    reference: the teacher's logged answers. teacher: the teacher asked once more, which may disagree with itself. incumbent:
+    the small model that serves now; where there is none, or another model of that name was trained since, the reference,
+    which asks for more.
+    """
+
+    REFERENCE = "reference"
+    TEACHER = "teacher"
+    INCUMBENT = "incumbent"
+
+
 _LIMITS = {GateKind.NON_INFERIOR: "margin", GateKind.FLOOR: "floor", GateKind.IMPROVEMENT: "improvement"}
 TESTED = (GateKind.NON_INFERIOR, GateKind.FLOOR, GateKind.IMPROVEMENT)
 
@@ -54,13 +67,15 @@ class Gate:
 
     `limit` is, by kind: the loss against the reference that must be excluded (0..1); the mean that must be exceeded
     (0..1); the gain over the candidate's own base variant that must be exceeded (0..1); unused (0) for zero tolerance; the
-    budget in milliseconds or USD. `suite` narrows it to the rows with one label, as `turns=multi_turn`.
+    budget in milliseconds or USD. `suite` narrows it to the rows with one label, as `turns=multi_turn`; `against` says what
+    non-inferior means.
     """
 
     metric: str
     limit: float
     kind: GateKind = GateKind.NON_INFERIOR
     suite: str | None = None
+    against: Against = Against.REFERENCE
 
     @property
     def margin(self) -> float:
@@ -70,7 +85,8 @@ class Gate:
     @property
     def label(self) -> str:
         """How a person names it."""
-        return f"{self.metric} ({self.suite})" if self.suite else self.metric
+        narrowed = f"{self.metric} ({self.suite})" if self.suite else self.metric
+        return narrowed if self.against is Against.REFERENCE else f"{narrowed} against the {self.against}"
 
     def to_json(self) -> Json:
         """A JSON-ready form with the fields' names."""
@@ -98,7 +114,7 @@ def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, 
         raise InvalidEvidence(f"workload '{comparison.workload}': the eval set has no row that a gate applies to.")
     for index, gate in enumerate(chosen):
         _check(comparison, gate)
-        if any((gate.metric, gate.kind, gate.suite) == (other.metric, other.kind, other.suite) for other in chosen[:index]):
+        if any(_asks(gate) == _asks(other) for other in chosen[:index]):
             raise InvalidGate(
                 f"{_where(comparison, gate)}: named twice in decision.gates. Keep the one with the limit you mean."
             )
@@ -108,6 +124,11 @@ def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, 
             "faster or better than before is not yet good enough."
         )
     return chosen
+
+
+def _asks(gate: Gate) -> tuple[str, GateKind, str | None, Against]:
+    """What a gate is about, whatever its limit."""
+    return gate.metric, gate.kind, gate.suite, gate.against
 
 
 def _check(comparison: Comparison, gate: Gate) -> None:
@@ -126,6 +147,11 @@ def _check(comparison: Comparison, gate: Gate) -> None:
         _check_suite(comparison, gate.suite, where)
     if not rows_of(comparison, gate).any():
         raise InvalidEvidence(f"{where}: it applies to no row of the eval set. Take the gate out, or ingest such records.")
+    if gate.against is Against.TEACHER and gate.metric not in comparison.teacher:
+        raise InvalidEvidence(
+            f"{where}: the teacher was not asked these rows once more. Give `teacher.model` its endpoint in flywheel.yaml, "
+            "see that `evals/teacher` is made, or take `against` out."
+        )
     if gate.kind is GateKind.IMPROVEMENT:
         bare = {arm.candidate for arm in comparison.evaluated if arm.variant is Variant.BASE}
         alone = sorted({arm.candidate for arm in comparison.evaluated} - bare)

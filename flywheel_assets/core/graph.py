@@ -71,16 +71,17 @@ PREFIX = "prefix"
 FINETUNE_DECISION = "finetune_decision"
 ADAPTER = "adapter"
 EVALS: Mapping[Variant, str] = {variant: f"evals/{variant}" for variant in Variant}
+TEACHER_EVAL = "evals/teacher"
 COMPARISON = "comparison"
 DECISION = "decision"
 CATALOG = "model_catalog"
 
 NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
-    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="3"),
+    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="4"),
     Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="3"),
-    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="3"),
-    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="2"),
+    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="4"),
+    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="3"),
     Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation", code_version="2"),
     Node(PREFIX, Scope.CELL, (TRAIN,), "context"),
     # On `train` too: without rows to learn from there is nothing to decide, and no run is started just for that.
@@ -89,7 +90,8 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.BASE], Scope.CELL, (BASE,), "evaluation", code_version="2"),
     Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation", code_version="2"),
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation", code_version="2"),
-    Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, *EVALS.values()), "decision", code_version="5"),
+    Node(TEACHER_EVAL, Scope.WORKLOAD, (BASE, PROFILE), "evaluation"),
+    Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, TEACHER_EVAL, *EVALS.values()), "decision", code_version="5"),
     Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="3"),
     Node(CATALOG, Scope.ALL, (DECISION,), "distribution", code_version="2"),
 )
@@ -98,12 +100,13 @@ BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
 # Upstream assets that exist only where something asks for them (`resources.inputs.wanted`).
 OPTIONAL_DEPS: Mapping[str, frozenset[str]] = {
     FINETUNE_DECISION: frozenset({VALIDATION_EVAL}),
+    COMPARISON: frozenset({TEACHER_EVAL}),
     CATALOG: frozenset({DECISION}),
 }
 
 # What a fan-in waits for to *end*, well or badly; everything else must be good.
 MAY_HAVE_FAILED: Mapping[str, frozenset[str]] = {
-    COMPARISON: frozenset(EVALS.values()),
+    COMPARISON: frozenset({TEACHER_EVAL, *EVALS.values()}),
     CATALOG: frozenset({DECISION}),
 }
 

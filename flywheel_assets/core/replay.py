@@ -29,6 +29,8 @@ REPLAYED_FIELDS = (
     "max_tokens",
     "max_completion_tokens",
 )
+# How the teacher sampled: repeated only where it is asked again as it was.
+SAMPLING_FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "reasoning_effort")
 SEED = 0
 _NEEDS_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _INSTRUCTING = ("system", "developer")
@@ -53,6 +55,19 @@ def greedy_request(
     leading system messages and before everything else: the instructions stay first, the real question stays last.
     `max_tokens` bounds the answer where the log sets no bound; `extra` is what the endpoint needs beside.
     """
+    body = _replayed(request, model=model, prefix_messages=prefix_messages, max_tokens=max_tokens)
+    return {**body, "temperature": 0, "seed": SEED, **(extra or {})}
+
+
+def sampled_request(
+    request: Mapping[str, Any], *, model: str, max_tokens: int, extra: Mapping[str, Any] | None = None
+) -> Json:
+    """The replay of a logged request as it was sampled then: another draw from the model that answered it."""
+    sampling = {name: request[name] for name in SAMPLING_FIELDS if request.get(name) is not None}
+    return {**_replayed(request, model=model, prefix_messages=(), max_tokens=max_tokens), **sampling, **(extra or {})}
+
+
+def _replayed(request: Mapping[str, Any], *, model: str, prefix_messages: Sequence[Json], max_tokens: int) -> Json:
     body = {name: request[name] for name in REPLAYED_FIELDS if request.get(name) is not None}
     if not body.get("tools"):
         # Servers refuse an empty list of tools, and a choice among none.
@@ -60,7 +75,7 @@ def greedy_request(
     body["messages"] = _with_prefix(request["messages"], prefix_messages)
     if "max_tokens" not in body and "max_completion_tokens" not in body:
         body["max_tokens"] = max_tokens
-    return {**body, "model": model, "temperature": 0, "seed": SEED, **(extra or {})}
+    return {**body, "model": model}
 
 
 def _with_prefix(messages: Sequence[Json], prefix: Sequence[Json]) -> list[Json]:

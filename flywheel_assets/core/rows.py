@@ -81,6 +81,8 @@ class EvalRow:
 
     `accepted` holds, where the record brought them (`accepted_answers`), several right answers in the form of the
     Berkeley leaderboard: a list of `{function_name: {parameter: [accepted values]}}`; None means the reference alone counts.
+    `gold` says on whose word the reference is right (`core.datasets.gold`); `logged` is what the teacher answered, where a
+    person corrected it, and None where the reference is the teacher's own answer.
     """
 
     row_id: str
@@ -93,6 +95,8 @@ class EvalRow:
     suite_complexity: str | None = None
     suite_domain: str | None = None
     accepted: tuple[Json, ...] | None = None
+    gold: str = "teacher"
+    logged: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import httpx2
 import openai
 
-from flywheel_assets.core.replay import UnusableAnswerError, greedy_request, read_completion
+from flywheel_assets.core.replay import UnusableAnswerError, greedy_request, read_completion, sampled_request
 from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant
 from flywheel_assets.resources.prediction_cache import CachedAnswer, PredictionCache, prediction_key
 from flywheel_assets.resources.serving import Endpoint, EndpointLost
@@ -54,15 +54,25 @@ def evaluate(
     settings: EvaluationSettings,
     cache: PredictionCache | None = None,
     progress: Progress | None = None,
+    sample: int = 0,
 ) -> list[Prediction]:
     """One prediction a row, in the order of the rows; what the cache holds is not asked again.
+
+    `sample` 0 is the greedy answer; from 1 on each is another draw, sampled as the log says, with an entry of its own.
 
     A row that cannot be answered becomes a prediction with an `error`, and is asked again by the next evaluation. Raises
     EndpointLost as soon as a request could not connect within its tries: the remaining rows say nothing about the model.
     Not for use inside a running event loop: see `ask_all`.
     """
     asking = ask_all(
-        endpoint, rows, variant=variant, prefix_messages=prefix_messages, settings=settings, cache=cache, progress=progress
+        endpoint,
+        rows,
+        variant=variant,
+        prefix_messages=prefix_messages,
+        settings=settings,
+        cache=cache,
+        progress=progress,
+        sample=sample,
     )
     return asyncio.run(asking)
 
@@ -76,9 +86,10 @@ async def ask_all(
     settings: EvaluationSettings,
     cache: PredictionCache | None,
     progress: Progress | None,
+    sample: int = 0,
 ) -> list[Prediction]:
     """`evaluate`, for callers that have an event loop."""
-    questions = [_question(endpoint, row, variant, prefix_messages, settings) for row in rows]
+    questions = [_question(endpoint, row, variant, prefix_messages, settings, sample) for row in rows]
     remembered = cache.get_many(q.key for q in questions) if cache is not None else {}
     found = {q.row_id: _remembered(q.row_id, remembered[q.key]) for q in questions if q.key in remembered}
     reused = len(found)
@@ -117,16 +128,25 @@ async def ask_all(
 
 
 def _question(
-    endpoint: Endpoint, row: EvalRow, variant: Variant, prefix_messages: Sequence[Json], settings: EvaluationSettings
+    endpoint: Endpoint,
+    row: EvalRow,
+    variant: Variant,
+    prefix_messages: Sequence[Json],
+    settings: EvaluationSettings,
+    sample: int,
 ) -> _Question:
-    body = greedy_request(
-        row.request,
-        model=endpoint.model,
-        prefix_messages=prefix_messages,
-        max_tokens=settings.max_tokens,
-        extra=endpoint.extra_body(variant),
-    )
-    return _Question(row.row_id, body, prediction_key(body, endpoint, variant))
+    extra = endpoint.extra_body(variant)
+    if sample:
+        body = sampled_request(row.request, model=endpoint.model, max_tokens=settings.max_tokens, extra=extra)
+    else:
+        body = greedy_request(
+            row.request,
+            model=endpoint.model,
+            prefix_messages=prefix_messages,
+            max_tokens=settings.max_tokens,
+            extra=extra,
+        )
+    return _Question(row.row_id, body, prediction_key(body, endpoint, variant, sample=sample))
 
 
 def _client(endpoint: Endpoint, settings: EvaluationSettings) -> openai.AsyncOpenAI:

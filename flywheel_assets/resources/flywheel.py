@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from flywheel_assets.core.graph import CATALOG, NODES, Partition, Scope
+from flywheel_assets.core.gate_findings import Model
+from flywheel_assets.core.gates import Against
+from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, NODES, Partition, Scope
 from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
-from flywheel_assets.core.rows import Json
-from flywheel_assets.resources.artifacts import ArtifactStore
+from flywheel_assets.core.promotion import serving
+from flywheel_assets.core.rows import Json, Variant
+from flywheel_assets.resources.artifacts import ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.inputs import settings_slice, wanted
 from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore
@@ -30,9 +34,25 @@ class Flywheel:
         return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"))
 
     def settings_slice(self, asset: str, partition: Partition) -> Json:
-        """What a partition of an asset reads from the settings, and the catalog from what people approved."""
+        """What a partition of an asset reads from the settings, and some of them from what people approved."""
         read = settings_slice(self.settings, asset, partition)
-        return {**read, "promotions": self.promotions.digests()} if asset == CATALOG else read
+        if asset == CATALOG:
+            return {**read, "promotions": self.promotions.digests()}
+        if asset == DECISION and any(gate["against"] == Against.INCUMBENT for gate in read["gates"]):
+            return {**read, "incumbent": self.incumbent(partition.workload)}
+        return read
+
+    def incumbent(self, workload: str) -> Model | None:
+        """The model that serves a workload by a person's approval, as comparisons name it; None is the teacher."""
+        served = serving(self.promotions.acts(workload))
+        if served is None:
+            return None
+        adapter = served.adapter_version
+        if adapter is not None:
+            # One that is gone here serves from elsewhere, and no comparison can hold it: its version names it well enough.
+            with suppress(ArtifactMissing):
+                adapter = self.artifacts.version(ADAPTER, Partition(workload, served.candidate), adapter).data_version
+        return served.candidate, Variant(served.variant), adapter
 
     @property
     def promotions(self) -> PromotionLog:

@@ -12,14 +12,14 @@ from pathlib import Path
 from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
 from flywheel_assets.core.costs import TokenPrice
-from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
+from flywheel_assets.core.gates import COST, LATENCY, Against, Gate, GateKind
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.metrics import installed_versions
 from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.core.suites import DomainRule
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.model_files import sha256_of
-from flywheel_assets.settings import Candidate, FinetuneMode, Settings
+from flywheel_assets.settings import Candidate, Engine, FinetuneMode, Settings
 
 _GATE_KINDS = {
     "margin": GateKind.NON_INFERIOR,
@@ -29,6 +29,8 @@ _GATE_KINDS = {
     LATENCY: GateKind.BUDGET,
     COST: GateKind.BUDGET,
 }
+# The teacher's name where candidates have theirs: in messages, and in the price table where its model has no line.
+TEACHER_ID = "teacher"
 _TRAINING_WITHOUT_MEANING = {"save_steps", "timeout_minutes", "device"}
 _CLEANING_OF_RECORDS = {"scrub", "allow", "entities", "near_duplicates", "similarity"}
 # What is scrubbed shows in the version of the records; which rows nearly repeat each other does not.
@@ -62,6 +64,14 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
         return {
             **settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"}),
             "prices": _prices(settings),
+        }
+    if asset == graph.TEACHER_EVAL:
+        teacher = settings.teacher_for(workload)
+        return {
+            "metrics": installed_versions(),
+            "price": _prices(settings).get(teacher.model_name or TEACHER_ID),
+            "model": f"{teacher.model}#{teacher.model_name or ''}",
+            "evaluation": settings.evaluation_for(workload).model_dump(mode="json", include=_EVALUATION_WITH_MEANING),
         }
     if asset == graph.PREFIX:
         return settings.prefix_for(workload).model_dump(mode="json")
@@ -101,13 +111,31 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
 def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
     """Whether anything asks for this partition.
 
-    Validation rows are only looked at in finetune mode `if_needed`, and where no candidate is examined nothing is compared.
+    Validation rows are only looked at in finetune mode `if_needed`, the teacher is asked where its endpoint is known, and
+    where no candidate is examined nothing is compared.
     """
     if asset in (graph.COMPARISON, graph.DECISION):
         return bool(settings.candidates_of(partition.workload))
     if asset == graph.VALIDATION_EVAL:
         return settings.finetune_for(partition.workload).mode is FinetuneMode.IF_NEEDED
+    if asset == graph.TEACHER_EVAL:
+        return settings.teacher_for(partition.workload).model is not None
     return True
+
+
+def teacher_candidate(settings: Settings, workload: str) -> Candidate | None:
+    """The teacher as somebody to ask, like a candidate; None where no endpoint of it is configured."""
+    teacher = settings.teacher_for(workload)
+    if teacher.model is None:
+        return None
+    return Candidate(
+        id=TEACHER_ID,
+        model=teacher.model,
+        model_name=teacher.model_name,
+        api_key_env=teacher.api_key_env,
+        engine=Engine.OPENAI,
+        trainable=False,
+    )
 
 
 def model_identity(settings: Settings, candidate: Candidate) -> str:
@@ -150,6 +178,7 @@ def registered_gates(settings: Settings, workload: str) -> tuple[Gate, ...]:
             limit=0.0 if gate.condition == GateKind.ZERO_TOLERANCE else float(getattr(gate, gate.condition)),
             kind=_GATE_KINDS[gate.condition],
             suite=gate.suite,
+            against=Against(gate.against),
         )
         for gate in settings.decision_for(workload).gates
     )

@@ -59,8 +59,9 @@ class Platform(Protocol):
         prefix: Sequence[Json],
         settings: EvaluationSettings,
         progress: Progress,
+        sample: int = 0,
     ) -> list[Prediction]:
-        """One prediction a row, in the order of the rows."""
+        """One prediction a row, in the order of the rows. `sample` as in `resources.evaluation.evaluate`."""
         ...
 
 
@@ -127,9 +128,17 @@ class LocalPlatform:
         prefix: Sequence[Json],
         settings: EvaluationSettings,
         progress: Progress,
+        sample: int = 0,
     ) -> list[Prediction]:
         """Ask what the prediction cache does not hold."""
         with PredictionCache(self.cache_file) as cache:
             return evaluate(
-                endpoint, rows, variant=variant, prefix_messages=prefix, settings=settings, cache=cache, progress=progress
+                endpoint,
+                rows,
+                variant=variant,
+                prefix_messages=prefix,
+                settings=settings,
+                cache=cache,
+                progress=progress,
+                sample=sample,
             )

@@ -7,7 +7,6 @@ What belongs here: keeping acts, and refusing what the present decision does not
 from __future__ import annotations
 
 import hashlib
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +19,12 @@ from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.core.promotion import Act, Action, PromotionRefused, checked, serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact
+from flywheel_assets.resources.expiry import why_expired
 from flywheel_assets.resources.json_files import read_json, write_json
 from flywheel_assets.resources.provenance import adapter_of
 
 if TYPE_CHECKING:
     from flywheel_assets.resources.flywheel import Flywheel
-
-_DAY_S = 86_400.0
 
 
 class PromotionLog:
@@ -108,16 +106,7 @@ def _winner(flywheel: Flywheel, workload: str, action: Action) -> Json:
 
 
 def _refuse_what_does_not_hold_any_more(flywheel: Flywheel, workload: str, decision: Artifact) -> None:
-    where = f"workload '{workload}'"
     state = flywheel.state([workload])
-    stale = plan(state, given_up=every_failure(state)).item((graph.DECISION, Partition(workload)))
-    if stale is not None:
-        raise PromotionRefused(
-            f"{where}: the decision would be made again ({stale.reason}). Run `flywheel run {workload}`, then look at it."
-        )
-    age = (time.time() - float(decision.manifest["created_at"])) / _DAY_S
-    if age > (most := flywheel.settings.decision_for(workload).max_age_days):
-        raise PromotionRefused(
-            f"{where}: the decision is {age:.0f} days old, and decision.max_age_days is {most}. Bring newer records, or "
-            f"raise it."
-        )
+    reason = why_expired(flywheel, decision, plan(state, given_up=every_failure(state)))
+    if reason is not None:
+        raise PromotionRefused(f"workload '{workload}': {reason}.")

@@ -9,7 +9,7 @@ import orjson
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.comparison import Comparison
-from flywheel_assets.core.gates import GateKind, default_gates, gates_of_type, rows_of
+from flywheel_assets.core.gates import Against, Gate, GateKind, default_gates, gates_of_type, rows_of
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import spent_by
 from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, plan
@@ -17,6 +17,7 @@ from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 from flywheel_assets.core.sample_size import Seen, plan_rows
 from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
+from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import registered_gates
 
@@ -33,7 +34,9 @@ def status_of(flywheel: Flywheel) -> Json:
                 "type": _summary(flywheel, graph.PROFILE, Partition(slug)).get("type"),
                 "records": summaries[slug].count,
                 "dataset_version": _version(flywheel, Partition(slug)),
-                "teacher": None,
+                "teacher": _variant(flywheel, state, current, (graph.TEACHER_EVAL, Partition(slug)))
+                if state.wanted(graph.TEACHER_EVAL, Partition(slug))
+                else None,
                 "cells": {
                     candidate: {
                         str(variant): _variant(flywheel, state, current, (asset, Partition(slug, candidate)))
@@ -95,6 +98,8 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
         "approved": is_approved(acts, artifact.version),
         "serving": served.to_json() if served else None,
         "stale": stale.reason if stale else None,
+        "expires": expires_at(flywheel, artifact),
+        "expired": why_expired(flywheel, artifact, current),
     }
 
 
@@ -181,8 +186,9 @@ def _seen(decision: Artifact | None) -> dict[str, Seen]:
     evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
     for arm in evidence["arms"]:
         for gate in arm["gates"]:
-            label = f"{gate['metric']} ({gate['suite']})" if gate.get("suite") else gate["metric"]
             if gate.get("kind", GateKind.NON_INFERIOR) == GateKind.NON_INFERIOR:
+                against = Against(gate.get("against", Against.REFERENCE))
+                label = Gate(gate["metric"], gate["limit"], suite=gate.get("suite"), against=against).label
                 found = Seen(gate["difference"], gate["discordance"])
                 seen[label] = max(found, seen.get(label, found), key=lambda s: (s.difference, -s.discordance))
     return seen

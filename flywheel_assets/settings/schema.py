@@ -19,6 +19,7 @@ from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
 from flywheel_assets.settings.suites import SuiteSettings
+from flywheel_assets.settings.teacher import TeacherSettings
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=63)]
@@ -136,6 +137,11 @@ class Gate(Section):
     zero_tolerance: Literal[True] | None = Field(None, description="true: no row may score below 1.")
     latency_p95_ms: float | None = Field(None, gt=0, description="95 of 100 answers come within this many milliseconds.")
     cost_per_1k_usd: float | None = Field(None, gt=0, description="1,000 requests cost at most this many USD.")
+    against: Literal["reference", "teacher", "incumbent"] = Field(
+        "reference",
+        description="With `margin`: the teacher's logged answers, the teacher asked once more (needs `teacher.model`), or "
+        "the small model that serves now.",
+    )
     suite: str | None = Field(
         None, pattern="^[a-z_]+=.+$", description="Only rows with this label, such as turns=multi_turn (docs/suites.md)."
     )
@@ -154,6 +160,8 @@ class Gate(Section):
             )
         if given[0] in _BUDGETS and (self.metric or self.suite):
             raise ValueError(f"`{given[0]}` is about all rows and no metric; take `metric` and `suite` out")
+        if self.against != "reference" and self.margin is None:
+            raise ValueError(f"`against: {self.against}` goes with `margin`; this gate has `{given[0]}`")
         if given[0] not in _BUDGETS and not self.metric:
             raise ValueError(f"`{given[0]}` needs a `metric`")
         return self
@@ -256,6 +264,7 @@ class WorkloadSettings(Section):
     )
     prefix: dict[str, Any] = Field(default_factory=dict, description="Keys of `prefix` that differ for this workload.")
     suites: dict[str, Any] = Field(default_factory=dict, description="Keys of `suites` that differ for this workload.")
+    teacher: dict[str, Any] = Field(default_factory=dict, description="Keys of `teacher` that differ for this workload.")
     decision: dict[str, Any] = Field(default_factory=dict, description="Keys of `decision` that differ for this workload.")
     train_only_sources: tuple[str, ...] | None = Field(
         None, description="Sources never examined on; null: every source but `traffic`; [] lets all be examined on."
@@ -277,6 +286,7 @@ OVERRIDABLE: dict[str, type[Section]] = {
     "evaluation": EvaluationSettings,
     "prefix": PrefixSettings,
     "suites": SuiteSettings,
+    "teacher": TeacherSettings,
     "decision": DecisionSettings,
 }
 
@@ -316,6 +326,7 @@ class Settings(Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     prefix: PrefixSettings = PrefixSettings()
     suites: SuiteSettings = SuiteSettings()
+    teacher: TeacherSettings = TeacherSettings()
     decision: DecisionSettings = DecisionSettings()
     promotion: PromotionSettings = PromotionSettings()
     prices: dict[str, Price] = Field(
@@ -382,6 +393,10 @@ class Settings(Section):
     def suites_for(self, workload: str) -> SuiteSettings:
         """`suites`, with the workload's overrides."""
         return SuiteSettings(**self._merged("suites", workload))
+
+    def teacher_for(self, workload: str) -> TeacherSettings:
+        """`teacher`, with the workload's overrides."""
+        return TeacherSettings(**self._merged("teacher", workload))
 
     def decision_for(self, workload: str) -> DecisionSettings:
         """`decision`, with the workload's overrides."""

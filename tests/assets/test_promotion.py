@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import dagster as dg
 import orjson
 import pytest
 
 from flywheel_assets.assets.distribution import CATALOG_FILE
+from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.cli_promote import act
-from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, EVERYTHING, Partition
+from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, EVERYTHING, PROFILE, RECORDS, Partition
 from flywheel_assets.core.promotion import PromotionRefused
 from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.status import status_of
 from flywheel_assets.runtime.selection import select
 from tests.assets.conftest import Bench
@@ -109,6 +112,50 @@ def test_an_expired_decision_is_not_approved(promoted: Bench, monkeypatch: pytes
     monkeypatch.setattr(time, "time", lambda: later)
     with pytest.raises(PromotionRefused, match="31 days old"):
         does(promoted, "approve")
+
+
+def test_a_decision_says_when_it_expires_and_what_ended_it_before(promoted: Bench) -> None:
+    assert decision(promoted)["expired"] is None
+    assert entry(promoted)["expires"] == decision(promoted)["expires"] > decision(promoted)["expires"][:4]
+    promoted.content["prices"] = {"small": {"prompt": 1.0, "completion": 2.0}}
+    assert "would be made again" in decision(promoted)["expired"]
+    promoted.content["prices"] = {}
+    assert decision(promoted)["expired"] is None
+
+
+def test_drift_of_the_traffic_ends_a_decision(promoted: Bench) -> None:
+    path = promoted.folder / "new-tool.jsonl"
+    lines = (promoted.folder / "tickets-300-7.jsonl").read_text().splitlines()
+    renamed = [orjson.loads(line.replace("refund_order", "refund_parcel")) for line in lines]
+    path.write_text("".join(orjson.dumps({**record, "id": f"new-{i}"}).decode() + "\n" for i, record in enumerate(renamed)))
+    ingest([path], promoted.flywheel.traces)
+    # As a person may do by hand; nothing is decided anew.
+    made = dg.materialize(
+        list(promoted.defs.resolve_asset_graph().assets_defs),
+        selection=[asset_key(RECORDS), asset_key(PROFILE)],
+        partition_key="tickets",
+        instance=promoted.instance,
+        resources={"flywheel": promoted.flywheel, "platform": promoted.platform},
+    )
+    assert made.success
+    assert "the traffic is not what it was" in decision(promoted)["expired"]
+    with pytest.raises(PromotionRefused, match="refund_parcel"):
+        does(promoted, "approve")
+
+
+def test_the_model_that_serves_is_the_incumbent_of_the_next_decision(promoted: Bench) -> None:
+    promoted.content["decision"] = {"gates": [{"metric": "function_name", "margin": 0.2, "against": "incumbent"}]}
+    promoted.turn()
+    assert any("The teacher serves" in reason for reason in decision(promoted)["reasons"])
+    does(promoted, "approve")
+    asked = promoted.platform.questions
+    assert promoted.turn().ok
+    assert promoted.platform.questions == asked
+    evidence = orjson.loads(
+        (promoted.flywheel.artifacts.require(DECISION, Partition("tickets")).path / "decision.json").read_bytes()
+    )["evidence"]
+    assert evidence["settings"]["incumbent"][0] == "small"
+    assert not any("The teacher serves" in reason for reason in decision(promoted)["reasons"])
 
 
 def test_a_decision_that_keeps_the_teacher_has_nothing_to_approve(bench: Bench) -> None:

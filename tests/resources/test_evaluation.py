@@ -101,6 +101,18 @@ def test_only_new_rows_are_asked_when_an_eval_set_grows(double: OpenAIDouble, tm
     assert double.count == 7
 
 
+def test_another_sample_is_asked_as_the_log_says_and_has_an_entry_of_its_own(double: OpenAIDouble, tmp_path: Any) -> None:
+    rows = [row(0, temperature=0.7, top_p=0.9), row(1)]
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        for sample in (0, 1, 1):
+            evaluate(endpoint_of(double), rows, variant=Variant.BASE, settings=PATIENT, cache=cache, sample=sample)
+    greedy, sampled = double.chats[:2], sorted(double.chats[2:], key=lambda body: body["messages"][-1]["content"])
+    assert double.count == 4
+    assert all(body["temperature"] == 0 and "seed" in body for body in greedy)
+    assert sampled[0]["temperature"] == 0.7 and sampled[0]["top_p"] == 0.9
+    assert "temperature" not in sampled[1] and "seed" not in sampled[1]
+
+
 def test_an_error_is_not_remembered_and_is_asked_again(double: OpenAIDouble, tmp_path: Any) -> None:
     with PredictionCache(tmp_path / "cache.sqlite") as cache:
         double.faults.append(Fault(status=400))

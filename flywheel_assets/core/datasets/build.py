@@ -34,7 +34,8 @@ class DatasetsSummary:
     `usable` records are neither dead nor unsupported nor left out for their quality. `left_out` counts by reason, over all
     records. `random_seed` and `eval_share` are those in force since the first build; `notes` say where the settings now
     differ. `eval_classes` and `train_classes` count rows by class, the 50 largest; `eval_sources` counts eval rows by
-    source, `eval_suites` by suite and label. `training_window_end` (epoch seconds): strategy `time` only.
+    source, `eval_suites` by suite and label, `eval_gold` by whose word their answer is right on (`gold`).
+    `training_window_end` (epoch seconds): strategy `time` only.
     """
 
     workload: str
@@ -47,6 +48,7 @@ class DatasetsSummary:
     train_classes: dict[str, int]
     eval_sources: dict[str, int]
     eval_suites: dict[str, dict[str, int]]
+    eval_gold: dict[str, int]
     random_seed: int
     eval_share: float
     training_window_end: float | None
@@ -99,8 +101,15 @@ def build_datasets(
         folder.mkdir(parents=True, exist_ok=True)
     write_split(base_out, result.terms, result.known)
     clusters = result.fates.clusters[result.eval_rows]
-    base_version, suites = write_eval_file(
-        base_out, previous, records, summary.segments, result.eval_rows, clusters, domains
+    eval_file = write_eval_file(
+        base_out,
+        previous,
+        records,
+        summary.segments,
+        result.eval_rows,
+        clusters,
+        domains,
+        min_feedback=None if quality is None else quality.min_feedback,
     )
     write_rows(base_out, records, summary.segments, result.fates)
     files = write_training_files(train_out, previous_train, records, summary.segments, result.fates, workers=workers)
@@ -114,13 +123,14 @@ def build_datasets(
         eval_classes=_classes(columns, result, Split.EVAL),
         train_classes=_classes(columns, result, Split.TRAIN),
         eval_sources=_eval_sources(columns, result),
-        eval_suites=suites,
+        eval_suites=eval_file.suites,
+        eval_gold=eval_file.gold,
         random_seed=result.terms.random_seed,
         eval_share=result.terms.eval_share,
         training_window_end=result.window_end,
         shards_reused=files.shards_reused,
         shards_written=files.shards_written,
-        base_version=base_version,
+        base_version=eval_file.data_version,
         train_version=files.data_version,
         notes=result.notes,
     )

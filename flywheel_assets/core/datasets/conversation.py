@@ -10,12 +10,14 @@ text given as parts equals the same text as a string, and the random ids of the 
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
 from flywheel_assets.core.cleaning.quality import feedback_score, is_cut_off, is_refusal
+from flywheel_assets.core.datasets.gold import correction_of, right_message
 from flywheel_assets.core.rows import Json
 
 TOOL_CLASS_PREFIX = "tool:"
@@ -45,7 +47,8 @@ class Facts(NamedTuple):
     called) or `text`. `definitions` are 64-bit hashes of the offered tools, schemas and all, in the order of `tools`.
     `structured`: no tool is called, and the answer is a JSON object or list, or one was asked for. `unsupported` is empty,
     or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
-    tools; the answer). `cut_off` and `refusal` are about the answer, `feedback` is its score (NaN: none). Tokens are as
+    tools; the answer). The answer is the one that counts (`gold`): `cut_off` and `refusal`
+    are about it, `feedback` is its score (NaN: none, or it was corrected). Tokens are as
     the teacher's server reported them, both or neither. The six last
     fields say where (byte, length) the body holds the prompt and the tools in training form, and the answer message;
     `prompt_at` is -1 where it does not hold them as they are.
@@ -105,7 +108,9 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
     `session` is its `session_hash`, where that was taken before the record was scrubbed.
     """
     request, response = record["request"], record["response"]
-    answer = answer_message(record)
+    answer = right_message(record)
+    # What is wrong with an answer is no fault of the one that a person put in its place.
+    corrected = correction_of(record) is not None
     prompt = training_prompt(request)
     prompt_json = canonical(prompt)
     tools = request.get("tools") or ()
@@ -148,9 +153,9 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         request_size=len(prompt_json) + len(tools_json),
         answer_size=len(answer_json),
         accepted=accepted_answers(record) is not None,
-        cut_off=is_cut_off(response),
+        cut_off=not corrected and is_cut_off(response),
         refusal=is_refusal(request, answer),
-        feedback=feedback_score(record),
+        feedback=math.nan if corrected else feedback_score(record),
         prompt_at=prompt_at if verbatim else -1,
         prompt_bytes=len(prompt_json),
         tools_at=tools_at,
@@ -170,16 +175,15 @@ def user_turns(request: Json) -> int:
     return sum([message["role"] == "user" for message in request["messages"]])
 
 
-def answer_message(record: Json) -> Json:
-    """The assistant message of the first choice."""
-    message: Json = record["response"]["choices"][0]["message"]
-    return message
-
-
 def accepted_answers(record: Json) -> list[Json] | None:
-    """Several right answers, where the record brought them as a list of `{function: {parameter: [values]}}`."""
+    """Several right answers, where the record brought them as a list of `{function: {parameter: [values]}}`.
+
+    None where a person corrected the record: that is the one right answer.
+    """
     answers = record.get("accepted_answers")
     if type(answers) is not list or not answers or not all(type(answer) is dict for answer in answers):
+        return None
+    if correction_of(record) is not None:
         return None
     return answers
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pyarrow as pa
 
+from flywheel_assets.core.datasets.gold import gold_of
 from flywheel_assets.core.datasets.index import Array, index_tables, row_ids
 from flywheel_assets.core.datasets.manifest import cluster_name
 from flywheel_assets.core.datasets.rendering import eval_json, eval_lines, read_eval_line
@@ -23,7 +25,16 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.core.suites import DomainRule, labels_of
 
 EVAL_FILE = "eval_data.jsonl"
-_COLUMNS = ["row_id", "trace_id", "content", "block_offset", "block_bytes", "position"]
+_COLUMNS = ["row_id", "trace_id", "content", "feedback", "block_offset", "block_bytes", "position"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalFile:
+    """What was written: the data version (a hash of the lines), and rows by label of each suite and by gold."""
+
+    data_version: str
+    suites: dict[str, dict[str, int]]
+    gold: dict[str, int]
 
 
 def write_eval_file(
@@ -34,36 +45,48 @@ def write_eval_file(
     rows: Array,
     clusters: Array,
     domains: Sequence[DomainRule] = (),
-) -> tuple[str, dict[str, dict[str, int]]]:
-    """Write the eval rows; their data version (a hash of the lines), and how many have each label of each suite.
+    min_feedback: float | None = None,
+) -> EvalFile:
+    """Write the eval rows and count their labels.
 
     `rows` are row numbers in the order of the exam, `clusters` their clusters' hashes. Bodies are read only of rows the
-    previous eval file does not hold, but all rows are labelled anew: `domains` may have changed. Rows that bring accepted
-    answers stand first, so that the field is seen early.
+    previous eval file does not hold, but all rows are labelled anew: `domains` and `min_feedback` (`gold.gold_of`) may have
+    changed. Rows that bring accepted answers stand first, so that the field is seen early.
     """
     known = {(row["row_id"], row["trace_id"], row["content_hash"]): row for row in _previous_rows(previous)}
     made: dict[int, Json] = {}
+    scores: dict[int, float] = {}
     names = [cluster_name(cluster) for cluster in clusters.tolist()]
     cluster_of = dict(zip(rows.tolist(), names, strict=True))
     start = 0
     for segment, table in zip(segments, index_tables(records, segments, _COLUMNS), strict=True):
         inside = np.sort(rows[(rows >= start) & (rows < start + segment.rows)])
         if len(inside):
-            made |= _rows_of_segment(records / segment.bodies, table.take(inside - start), inside, cluster_of, known)
+            found = table.take(inside - start)
+            made |= _rows_of_segment(records / segment.bodies, found, inside, cluster_of, known)
+            scores |= zip(inside.tolist(), found["feedback"].to_pylist(), strict=True)
         start += segment.rows
+    for number, content in made.items():
+        content["gold"] = gold_of(content, scores[number], min_feedback)
     ordered = sorted((made[row] for row in rows.tolist()), key=lambda row: "accepted_answers" not in row)
+    suites = _label(ordered, domains)
+    lines = eval_lines(ordered)
+    (out / EVAL_FILE).write_bytes(b"".join(lines))
+    gold = dict(sorted(Counter(str(row["gold"]) for row in ordered).items()))
+    return EvalFile(hashlib.sha256(b"".join(lines)).hexdigest()[:16], suites, gold)
+
+
+def _label(rows: Sequence[Json], domains: Sequence[DomainRule]) -> dict[str, dict[str, int]]:
+    """Label the rows, and count them by suite and label."""
     counts: dict[str, Counter[str]] = {}
-    for row in ordered:
+    for row in rows:
         labels = labels_of(row["request"], row["response"]["choices"][0]["message"], domains)
         # Text where there is no label, too: Arrow could not add one to a column that began with nulls.
         row |= {name: label or "" for name, label in labels.items()}
         for name, label in labels.items():
             if label is not None:
                 counts.setdefault(name.removeprefix("suite_"), Counter())[label] += 1
-    lines = eval_lines(ordered)
-    (out / EVAL_FILE).write_bytes(b"".join(lines))
-    suites = {suite: dict(sorted(labels.items())) for suite, labels in counts.items()}
-    return hashlib.sha256(b"".join(lines)).hexdigest()[:16], suites
+    return {suite: dict(sorted(labels.items())) for suite, labels in counts.items()}
 
 
 def _rows_of_segment(
@@ -80,7 +103,7 @@ def _rows_of_segment(
     numbered = list(zip(rows.tolist(), keys, strict=True))
     made = {row: {**known[key], "cluster": cluster_of[row]} for row, key in numbered if key in known}
     fresh = np.array([key not in known for key in keys])
-    places = [table[name].to_numpy()[fresh] for name in _COLUMNS[3:]]
+    places = [table[name].to_numpy()[fresh] for name in _COLUMNS[4:]]
     missing = [(row, key) for row, key in numbered if key not in known]
     for (row, (row_id, _, content_hash)), body in zip(missing, read_bodies(bodies, *places), strict=True):
         made[row] = eval_json(orjson.loads(body), row_id, cluster_of[row], content_hash)
@@ -91,4 +114,6 @@ def _previous_rows(previous: Path | None) -> list[Json]:
     if previous is None:
         return []
     with (previous / EVAL_FILE).open("rb") as file:
-        return [read_eval_line(line) for line in file]
+        rows = [read_eval_line(line) for line in file]
+    # Rows from before corrections were read may hold an answer that a person has put right.
+    return [row for row in rows if "logged_answer" in row]

@@ -15,11 +15,11 @@ import orjson
 
 from flywheel_assets.core.datasets.conversation import (
     accepted_answers,
-    answer_message,
     training_message,
     training_prompt,
     training_tools,
 )
+from flywheel_assets.core.datasets.gold import Gold, correction_of, logged_message, right_message
 from flywheel_assets.core.rows import Answer, EvalRow, Json
 
 _OPTIONAL_IN_MESSAGES = ("name", "tool_call_id", "tool_calls")
@@ -57,7 +57,7 @@ def training_line(row_id: str, prompt: bytes, tools: bytes, answer: Json) -> byt
 def training_line_of(row_id: str, record: Json) -> bytes:
     """The training row of a record."""
     prompt = orjson.dumps(training_prompt(record["request"]), option=orjson.OPT_SORT_KEYS)
-    return training_line(row_id, prompt, training_tools(record["request"]), answer_message(record))
+    return training_line(row_id, prompt, training_tools(record["request"]), right_message(record))
 
 
 def first_training_line(line: bytes) -> bytes:
@@ -77,15 +77,22 @@ def read_training_line(line: bytes) -> Json:
 
 
 def eval_json(record: Json, row_id: str, cluster: str, content_hash: str) -> Json:
-    """The eval row of a record, not yet labelled. `content_hash` tells whether a row read back is still the record's."""
+    """The eval row of a record, not yet labelled. `content_hash` tells whether a row read back is still the record's.
+
+    `response` is the right answer; `logged_answer` is the teacher's message as JSON text where a person corrected it, and
+    empty otherwise.
+    """
     request = {name: value for name, value in record["request"].items() if value is not None and name not in _NOT_EXAMINED}
-    message = _without_nulls(answer_message(record))
+    message = _without_nulls(right_message(record))
+    corrected = correction_of(record) is not None
     row: Json = {
         "row_id": row_id,
         "trace_id": record["id"],
         "cluster": cluster,
         "request": request,
         "response": {"choices": [{"message": {"content": None, **message}}]},
+        # Text in every row: Arrow could not add a message to a column that began with nulls.
+        "logged_answer": orjson.dumps(logged_message(record)).decode() if corrected else "",
         "content_hash": content_hash,
     }
     if (accepted := accepted_answers(record)) is not None:
@@ -122,19 +129,26 @@ def eval_row(row: Json) -> EvalRow:
     """An eval row as the rest of the platform knows it."""
     message: Json = row["response"]["choices"][0]["message"]
     accepted = orjson.loads(row["accepted_answers"]) if row.get("accepted_answers") else None
+    logged = orjson.loads(row["logged_answer"]) if row.get("logged_answer") else None
     return EvalRow(
         row_id=row["row_id"],
         trace_id=row["trace_id"],
         cluster=row["cluster"],
         request=row["request"],
-        reference=Answer.from_message({**message, "content": training_message(message)["content"] or None}),
+        reference=_answer(message),
         suite_turns=row["suite_turns"],
         # Absent from eval rows made before it was told.
         suite_turn_kind=row.get("suite_turn_kind") or None,
         suite_complexity=row["suite_complexity"] or None,
         suite_domain=row["suite_domain"] or None,
         accepted=tuple(accepted) if accepted else None,
+        gold=row.get("gold", Gold.TEACHER),
+        logged=None if logged is None else _answer(logged),
     )
+
+
+def _answer(message: Json) -> Answer:
+    return Answer.from_message({**message, "content": training_message(message)["content"] or None})
 
 
 def _without_nulls(value: dict[str, Any]) -> Json:

@@ -81,6 +81,14 @@ def check_response(response: Any) -> None:
         raise wrong_type("response.model", "text", model)
 
 
+def check_correction(message: Json) -> None:
+    """Check `feedback.correction` that is an assistant message; a missing role is filled in."""
+    if message.setdefault("role", "assistant") != "assistant":
+        found = shown(message["role"])
+        raise Refusal(RejectReason.UNKNOWN_ROLE, f"feedback.correction.role must be 'assistant', found {found}")
+    _check_message(message, "feedback.correction")
+
+
 def _refuse_non_chat(request: Json, response: Any) -> None:
     for name in _NON_CHAT_INPUTS:
         if name in request:
@@ -92,12 +100,12 @@ def _refuse_non_chat(request: Json, response: Any) -> None:
         raise Refusal(RejectReason.NOT_CHAT, f"response.object is {shown(kind)}: only chat-completions traffic is supported")
 
 
-def _check_message(message: Any, path: str, position: int, suffix: str = "") -> None:
+def _check_message(message: Any, path: str, position: int | None = None, suffix: str = "") -> None:
     if type(message) is not dict:
-        raise wrong_type(f"{path}[{position}]{suffix}", "an object", message)
+        raise wrong_type(_at(path, position, suffix), "an object", message)
     role = message.get("role")
     if type(role) is not str or role not in ROLES:
-        where = f"{path}[{position}]{suffix}.role"
+        where = _at(path, position, suffix) + ".role"
         if role is None:
             raise missing(where)
         if role == "function":
@@ -105,16 +113,21 @@ def _check_message(message: Any, path: str, position: int, suffix: str = "") -> 
         raise Refusal(RejectReason.UNKNOWN_ROLE, f"{where} is {shown(role)}, known are {', '.join(sorted(ROLES))}")
     content = message.get("content")
     if type(content) is list:
-        _check_parts(content, f"{path}[{position}]{suffix}.content")
+        _check_parts(content, _at(path, position, suffix) + ".content")
     elif content is None:
-        _check_contentless(message, role, f"{path}[{position}]{suffix}")
+        _check_contentless(message, role, _at(path, position, suffix))
     elif type(content) is not str:
-        raise wrong_type(f"{path}[{position}]{suffix}.content", "text, null or a list of parts", content)
+        raise wrong_type(_at(path, position, suffix) + ".content", "text, null or a list of parts", content)
     if message.get("function_call"):
-        raise _legacy(f"{path}[{position}]{suffix}.function_call")
+        raise _legacy(_at(path, position, suffix) + ".function_call")
     calls = message.get("tool_calls")
     if calls is not None:
-        _check_tool_calls(calls, role, f"{path}[{position}]{suffix}.tool_calls")
+        _check_tool_calls(calls, role, _at(path, position, suffix) + ".tool_calls")
+
+
+def _at(path: str, position: int | None, suffix: str) -> str:
+    """Where a message stands: in a list, or by itself."""
+    return f"{path}{suffix}" if position is None else f"{path}[{position}]{suffix}"
 
 
 def _check_contentless(message: Json, role: str, where: str) -> None:

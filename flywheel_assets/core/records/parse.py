@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from flywheel_assets.core.records.chat import check_request, check_response
+from flywheel_assets.core.records.chat import check_correction, check_request, check_response
 from flywheel_assets.core.records.refusal import Refusal, json_bytes, missing, shown, wrong_type
 from flywheel_assets.core.records.types import DEFAULT_SOURCE, HASH_BYTES, Record, Reject, RejectReason
 from flywheel_assets.core.rows import Json
@@ -185,6 +185,8 @@ def _check_measures(content: Json) -> None:
     correction = feedback.get("correction")
     if correction is not None and type(correction) not in (str, dict):
         raise wrong_type("feedback.correction", "text or an assistant message", correction)
+    if type(correction) is dict:
+        check_correction(correction)
 
 
 def _unreadable(line: bytes, error: orjson.JSONDecodeError) -> Reject:

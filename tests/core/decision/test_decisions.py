@@ -191,7 +191,7 @@ def test_a_decision_survives_json_and_holds_what_it_used(evidence: Any) -> None:
     assert Decision.from_json(orjson.loads(orjson.dumps(decision.to_json()))) == decision
     used = decision.evidence["settings"]
     assert (used["gates"], used["alpha"], used["power"]) == (
-        [{"metric": "args_f1", "limit": 0.04, "kind": "non_inferior", "suite": None}],
+        [{"metric": "args_f1", "limit": 0.04, "kind": "non_inferior", "suite": None, "against": "reference"}],
         0.1,
         0.9,
     )
