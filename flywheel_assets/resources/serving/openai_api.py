@@ -1,7 +1,7 @@
 """The openai engine: an OpenAI-compatible server that somebody else runs. Asked once, politely, before it is relied on.
 
 What belongs here: finding the API under the URL of a candidate, its model's name, and who answers. What does not: asking
-for completions (`resources.evaluation`).
+for completions (`resources.asking`).
 """
 
 from __future__ import annotations
