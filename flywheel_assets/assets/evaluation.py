@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import orjson
 
 from flywheel_assets.assets.context import prefix_messages
+from flywheel_assets.assets.judging import judge_bench, judge_checks
 from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
@@ -46,7 +48,10 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _variant_asset(settings: Settings, variant: Variant) -> dg.AssetsDefinition:
     name = graph.EVALS[variant]
-    checks = [check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings)]
+    checks = [
+        check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+        *judge_checks(settings, name),
+    ]
     if variant is Variant.CUSTOMIZED:
         checks += [
             check_spec("unseen_in_training", name, "No eval row's conversation was trained on.", settings),
@@ -90,7 +95,10 @@ def _validation_asset(settings: Settings) -> dg.AssetsDefinition:
                 kinds=["parquet", "openai"],
             )
         ],
-        check_specs=[check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings)],
+        check_specs=[
+            check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+            *judge_checks(settings, name),
+        ],
     )
     def evals_validation(
         context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel], platform: dg.ResourceParam[Platform]
@@ -138,8 +146,9 @@ def _examine(
     evaluation = settings.evaluation_for(work.partition.workload)
     candidate = settings.candidate(work.partition.candidate)
     gguf = None if adapter is None else adapter.path / ADAPTER_GGUF
-    # Before anything is asked: a metric of another package that cannot be used must not be found out at the end.
+    # Before anything is asked: a metric of another package or a judge that cannot be used must not be found out at the end.
     definitions = {metric.name: metric.definition for metric in metrics_for(kind)}
+    bench = judge_bench(work, name, kind)
     work.context.log.info(f"{variant}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
     with platform.deployed(candidate, adapter=gguf, owner=work.context.run_id) as endpoint:
@@ -150,15 +159,18 @@ def _examine(
         )
         served = _what_was_served(endpoint)
         asked = (started, time.time())
-    scores = score_rows(kind, rows, predictions)
+    # Only now, with the candidate given back: the GPU budget need not hold a local judge beside it.
+    judged = bench.judge(work, platform, rows, predictions)
+    scores = {**score_rows(kind, rows, predictions), **judged.columns}
     cost = cost_per_1k(predictions, token_prices(settings).get(candidate.id))
     report = build_report(kind, rows, predictions, scores, cost_per_1k_usd=cost)
+    report = replace(report, aggregates={**report.aggregates, **judged.aggregates})
     draft = work.draft(name).path
     write_predictions(draft / PREDICTIONS_FILE, kind, rows, predictions, scores)
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     # Not orjson: a model can write half a surrogate pair, which is no UTF-8.
     (draft / "examples.json").write_text(json.dumps(_examples(rows, predictions), indent=1), encoding="utf-8")
-    checks = [_complete(report, predictions, evaluation.max_error_share)]
+    checks = [_complete(report, predictions, evaluation.max_error_share), *bench.checks(judged)]
     if adapter is not None:
         checks += [_unseen(adapter, rows), _served_matches_trained(adapter, served)]
     failed = next((check for check in checks if not check.passed), None)
@@ -168,13 +180,14 @@ def _examine(
         "tokens": report.tokens,
         "reused_from_cache": sum(prediction.cached for prediction in predictions),
         "served": served,
-        "definitions": definitions,
+        "definitions": {**definitions, **bench.definitions},
+        "judge": bench.summary,
         # When the model was loaded and asked (epoch seconds): what is left of the wall time is orchestration.
         "model_busy": asked,
     }
     del summary["state"], summary["reason"]
     made = Made(
-        data_version=data_version(rows, predictions, installed_versions()),
+        data_version=data_version(rows, predictions, installed_versions(), bench.meaning(judged)),
         summary=summary,
         state="failed" if failed else "ok",
         reason=failed.message if failed else None,
