@@ -64,7 +64,9 @@ def test_an_evaluation_type_of_one_workload_is_refused_like_the_general_one(cont
 
 def test_judged_tool_calls_need_a_judge() -> None:
     message = fault(evaluation={"tool_eval_type": "judge"})
-    assert "evaluation.tool_eval_type: 'judge' needs a judge" in message and "`model`" in message and "`candidate`" in message
+    assert (
+        "evaluation.tool_eval_type: 'judge' needs a judge" in message and "`model`" in message and "`candidate`" in message
+    )
     assert parse(evaluation={"tool_eval_type": "judge"}, judge={"candidate": "small"}).judge_for("any").name == "small"
     one = {"router": {"evaluation": {"tool_eval_type": "judge"}, "judge": {"model": "http://127.0.0.1/v1"}}}
     assert parse(workloads=one).judge_for("router").is_configured

@@ -47,6 +47,6 @@ def applies(column: Rubric, row: EvalRow) -> bool:
 def reference_scores(columns: Iterable[str], rows: Sequence[EvalRow]) -> dict[str, NDArray[np.float64]]:
     """What the reference has in each judge column, by row: 1, pairwise 0.5, NaN where the column does not apply."""
     return {
-        column: np.array([_REFERENCE[column] if applies(column, row) else np.nan for row in rows], dtype=np.float64)
+        column.value: np.array([_REFERENCE[column] if applies(column, row) else np.nan for row in rows], dtype=np.float64)
         for column in map(Rubric, columns)
     }

@@ -155,7 +155,7 @@ def test_labels_are_read_from_lines_and_only_those_of_the_workload() -> None:
 )
 def test_a_faulty_label_is_refused_with_file_line_and_fault(change: dict[str, Any], fault: str) -> None:
     good = {"request": {"messages": []}, "expected": {"content": "a"}, "answer": {"content": "b"}, "label": 1}
-    with pytest.raises(LabelsError, match="labels.jsonl, line 2") as error:
+    with pytest.raises(LabelsError, match=r"labels\.jsonl, line 2") as error:
         parse_labels([json.dumps(good), json.dumps({**good, **change})], origin="labels.jsonl", workload="w")
     assert fault in str(error.value)
     with pytest.raises(LabelsError, match="line 1: it lacks request"):

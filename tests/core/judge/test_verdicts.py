@@ -13,7 +13,9 @@ from flywheel_assets.core.judge import Rubric, Winner, parse_score, parse_winner
 SIMILARITY, TOOL_CALL = Rubric.SIMILARITY, Rubric.TOOL_CALL
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["score", "winner", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["score", "winner", "x"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -83,7 +85,9 @@ def test_garbage_never_raises_and_a_verdict_says_what_the_text_says(text: str) -
     assert winner is None or json.loads(text) == {"winner": winner.value}
 
 
-@pytest.mark.parametrize(("text", "winner"), [('{"winner": "A"}', "A"), ('{"winner":"B"}', "B"), ('{"winner": "tie"}', "tie")])
+@pytest.mark.parametrize(
+    ("text", "winner"), [('{"winner": "A"}', "A"), ('{"winner":"B"}', "B"), ('{"winner": "tie"}', "tie")]
+)
 def test_a_winner_is_a_or_b_or_a_tie(text: str, winner: str) -> None:
     assert parse_winner(text) is Winner(winner)
 
