@@ -307,6 +307,8 @@ def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
         "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],
+        # Absent from evaluations made before there were judges.
+        "judge": (summary.get("judge") or {}).get("judge", "none"),
         "examples": example_table(json.loads((artifact.path / "examples.json").read_text(encoding="utf-8"))),
         "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
         # One number a metric, so that Dagster plots them over materializations.

@@ -348,11 +348,11 @@ class Settings(Section):
         for slug in ("", *self.workloads):
             where = f"workloads.{slug}." if slug else ""
             judge, evaluation = self.judge_for(slug), self.evaluation_for(slug)
-            known = ", ".join(candidate.id for candidate in self.candidates)
-            if judge.candidate is not None and judge.candidate not in known.split(", "):
+            known = [candidate.id for candidate in self.candidates]
+            if judge.candidate is not None and judge.candidate not in known:
                 raise ValueError(
-                    f"{where}judge.candidate: '{judge.candidate}' is none of the candidates. Known: {known}; for a URL use "
-                    "`model`"
+                    f"{where}judge.candidate: '{judge.candidate}' is none of the candidates. Known: {', '.join(known)}; for "
+                    "a URL use `model`"
                 )
             if evaluation.tool_eval_type == "judge" and not judge.is_configured:
                 raise ValueError(
