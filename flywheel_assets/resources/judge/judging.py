@@ -81,8 +81,8 @@ def _ask(
     keyed = {question.id: _keyed(endpoint, judge, question) for question in questions}
     distinct = {question.key: question for question in keyed.values()}
     known = cache.get_many(distinct)
-    by_key = {keyed[question.id].key: question for question in questions if keyed[question.id].key not in known}
-    estimate = Estimate.of(order.settings, judge.name, by_key.values())
+    unknown = {keyed[question.id].key: question for question in questions if keyed[question.id].key not in known}
+    estimate = Estimate.of(order.settings, judge.name, unknown.values())
     order.say(
         f"judge {judge.name}: {len(questions):,} questions about {', '.join(order.columns)}, {len(known):,} answers in the "
         f"cache; to ask: {estimate.words}"
