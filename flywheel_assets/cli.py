@@ -162,12 +162,14 @@ def plan_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How many eval rows the margin needs, before anything is spent."""
+    """How many eval rows the margin needs, and what a judge would cost, before anything is spent."""
     from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.judge.estimate import judging_plan
     from flywheel_assets.resources.status import sample_size_plan
     from flywheel_assets.tables import print_sample_size
 
-    content = sample_size_plan(Flywheel.at_home(load_settings()), _known(workload), margin)
+    flywheel, slug = Flywheel.at_home(load_settings()), _known(workload)
+    content = {**sample_size_plan(flywheel, slug, margin), "judging": judging_plan(flywheel, slug)}
     if as_json:
         _print_json(content)
     else:
@@ -302,6 +304,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from flywheel_assets.core.promotion import PromotionRefused
     from flywheel_assets.resources.artifacts import ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
+    from flywheel_assets.resources.judge.choice import JudgeError
     from flywheel_assets.resources.serving import ServingError
     from flywheel_assets.resources.sources import SourceError
     from flywheel_assets.resources.trace_stores import TraceStoreError
@@ -311,6 +314,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         UserError,
         ArtifactMissing,
         IngestError,
+        JudgeError,
         PromotionRefused,
         ServingError,
         SourceError,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.rows import Json
 
 _COLUMNS = {
@@ -30,7 +31,7 @@ def print_status(content: Json, out: Console) -> None:
 
 def print_workload(slug: str, workload: Json, out: Console) -> None:
     """The decision table of one workload."""
-    metrics = _COLUMNS.get(workload["type"] or "", ())
+    metrics = (*_COLUMNS.get(workload["type"] or "", ()), *_judge_columns(workload))
     version = workload["dataset_version"] or "-"
     table = Table(title=f"{slug}  ({workload['type'] or 'not profiled'}, {workload['records']} records, dataset {version})")
     for column in ("candidate", "variant", "state"):
@@ -86,7 +87,22 @@ def print_sample_size(content: Json, out: Console) -> None:
     out.print(table)
     for look in content["looks"]:
         out.print(f"look at {look['rows']:,} eval rows: {look['spent']:.4f} of alpha spent by then")
+    if content["judging"]:
+        _print_judging(content["judging"], out)
     out.print(content["note"], style="dim")
+
+
+def _print_judging(judging: Json, out: Console) -> None:
+    if judging["calls"] is None:
+        out.print(f"judge {escape(judging['judge'])}: there are no eval rows yet to say what it costs")
+        return
+    usd = "no price known" if judging["usd"] is None else f"about ${judging['usd']:.2f}"
+    tokens = f"{judging['prompt_tokens']:,} + {judging['completion_tokens']:,} tokens"
+    columns = ", ".join(judging["columns"]) or "no column"
+    out.print(
+        f"judge {escape(judging['judge'])}: {columns}; at most {judging['calls']:,} calls, about {tokens}, {usd}, if every "
+        "variant is judged once and nothing is in the cache"
+    )
 
 
 def print_ingest(content: Json, out: Console) -> None:
@@ -129,6 +145,11 @@ def _print_decision(decision: Json | None, out: Console) -> None:
         out.print(f"  - {escape(reason)}")
     if decision["expired"]:
         out.print(f"  (expired: {escape(decision['expired'])})", style="yellow")
+
+
+def _judge_columns(workload: Json) -> list[str]:
+    found = {name for cell in workload["cells"].values() for variant in cell.values() for name in variant["scores"]}
+    return [column for column in JUDGE_COLUMNS if column in found]
 
 
 def _score(score: Json | None) -> str:

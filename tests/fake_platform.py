@@ -31,7 +31,8 @@ def talkative(candidate: str, variant: Variant, row: EvalRow) -> Answer | None:
 
 @dataclass
 class FakePlatform:
-    """Counts what it is asked. `answers` gives None for an error; `train_error` is raised instead of training."""
+    """Counts what it is asked. `answers` gives None for an error; `train_error` is raised instead of training; `urls` says
+    where a candidate that is really asked answers, by its id."""
 
     answers: Rule = talkative
     train_error: dict[str, Exception] = field(default_factory=dict)
@@ -39,6 +40,8 @@ class FakePlatform:
     questions: int = 0
     deployed_now: int = 0
     samples: dict[str, set[int]] = field(default_factory=dict)
+    most_deployed: int = 0
+    urls: dict[str, str] = field(default_factory=dict)
 
     def train(self, context: Any, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
         if candidate.id in self.train_error:
@@ -66,9 +69,10 @@ class FakePlatform:
     @contextmanager
     def deployed(self, candidate: Candidate, *, adapter: Path | None, owner: str) -> Iterator[Endpoint]:
         self.deployed_now += 1
+        self.most_deployed = max(self.most_deployed, self.deployed_now)
         try:
             yield Endpoint(
-                base_url="http://127.0.0.1:9/v1",
+                base_url=self.urls.get(candidate.id, "http://127.0.0.1:9/v1"),
                 model=candidate.id,
                 engine_build="fake",
                 model_identity=candidate.model,

@@ -41,6 +41,7 @@ class OpenAIDouble:
     key: str | None = None
     owned_by: str = "double"
     serves_api: bool = True
+    port: int = 0
     always: Fault | None = None
     faults: deque[Fault] = field(default_factory=deque)
     chats: list[Message] = field(default_factory=list)
@@ -76,7 +77,7 @@ class OpenAIDouble:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self

@@ -62,10 +62,32 @@ def test_an_evaluation_type_of_one_workload_is_refused_like_the_general_one(cont
     assert "workloads.router" in message and "tool_eval_type" in message and "metric" in message
 
 
-def test_the_judge_is_refused_at_the_door_while_it_is_not_built() -> None:
+def test_judged_tool_calls_need_a_judge() -> None:
     message = fault(evaluation={"tool_eval_type": "judge"})
-    assert "evaluation.tool_eval_type" in message
-    assert "'judge' is not built yet; 'metric' is what works" in message
+    assert (
+        "evaluation.tool_eval_type: 'judge' needs a judge" in message and "`model`" in message and "`candidate`" in message
+    )
+    assert parse(evaluation={"tool_eval_type": "judge"}, judge={"candidate": "small"}).judge_for("any").name == "small"
+    one = {"router": {"evaluation": {"tool_eval_type": "judge"}, "judge": {"model": "http://127.0.0.1/v1"}}}
+    assert parse(workloads=one).judge_for("router").is_configured
+    assert not parse(workloads=one).judge_for("other").is_configured
+
+
+def test_a_judge_is_a_url_or_a_candidate_that_exists() -> None:
+    assert "not both" in fault(judge={"model": "http://127.0.0.1/v1", "candidate": "small"})
+    assert "judge.candidate: 'big' is none of the candidates. Known: small" in fault(judge={"candidate": "big"})
+    assert "workloads.router.judge.candidate" in fault(workloads={"router": {"judge": {"candidate": "big"}}})
+    assert "judge.model" in fault(judge={"model": "small.gguf"})
+    assert "judge.modle: unknown key" in fault(judge={"modle": "http://127.0.0.1/v1"})
+
+
+def test_a_workload_with_a_judge_of_its_own_inherits_everything_but_who_judges() -> None:
+    judge = {"model": "http://127.0.0.1/v1", "model_name": "big", "api_key_env": "KEY", "pairwise": True}
+    settings = parse(judge=judge, workloads={"router": {"judge": {"candidate": "small"}}, "off": {"judge": {"model": None}}})
+    assert settings.judge_for("other").name == "big"
+    own = settings.judge_for("router")
+    assert (own.name, own.model, own.api_key_env, own.pairwise) == ("small", None, None, True)
+    assert not settings.judge_for("off").is_configured
 
 
 def test_every_fault_is_listed_at_once() -> None:

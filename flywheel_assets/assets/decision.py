@@ -27,6 +27,7 @@ from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import registered_gates, token_prices, wanted
+from flywheel_assets.resources.judge.choice import judge_columns
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
@@ -86,6 +87,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         eval_sources=base.summary["eval_sources"],
         reference_cost_per_1k_usd=_teacher_cost(work),
         teacher=_teacher_again(work),
+        judged=judge_columns(work.flywheel.settings, workload, kind),
     )
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
@@ -178,7 +180,7 @@ def _looks_taken(work: Work) -> list[Look]:
 
 def _losing_examples(work: Work, compared: Comparison) -> tuple[Example, ...]:
     """Real rows on which the best variant still loses: what a mean does not show."""
-    metric = gates_of_type(compared.workload_type)[0].metric
+    metric = gates_of_type(compared.workload_type, compared.reference)[0].metric
     best = leading_arm(compared, metric)
     if best is None or best.version is None:
         return ()

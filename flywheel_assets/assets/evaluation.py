@@ -3,12 +3,14 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import orjson
 
 from flywheel_assets.assets.context import prefix_messages
+from flywheel_assets.assets.judging import judge_bench, judge_checks
 from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
@@ -47,7 +49,10 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _variant_asset(settings: Settings, variant: Variant) -> dg.AssetsDefinition:
     name = graph.EVALS[variant]
-    checks = [check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings)]
+    checks = [
+        check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+        *judge_checks(settings, name),
+    ]
     if variant is Variant.CUSTOMIZED:
         checks += [
             check_spec("unseen_in_training", name, "No eval row's conversation was trained on.", settings),
@@ -91,7 +96,10 @@ def _validation_asset(settings: Settings) -> dg.AssetsDefinition:
                 kinds=["parquet", "openai"],
             )
         ],
-        check_specs=[check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings)],
+        check_specs=[
+            check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+            *judge_checks(settings, name),
+        ],
     )
     def evals_validation(
         context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel], platform: dg.ResourceParam[Platform]
@@ -121,7 +129,10 @@ def _teacher_asset(settings: Settings) -> dg.AssetsDefinition:
                 kinds=["parquet", "openai"],
             )
         ],
-        check_specs=[check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings)],
+        check_specs=[
+            check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+            *judge_checks(settings, name),
+        ],
     )
     def evals_teacher(
         context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel], platform: dg.ResourceParam[Platform]
@@ -178,8 +189,9 @@ def _examine(
     candidate = teacher or settings.candidate(work.partition.candidate)
     who = TEACHER_ID if teacher else variant
     gguf = None if adapter is None else adapter.path / ADAPTER_GGUF
-    # Before anything is asked: a metric of another package that cannot be used must not be found out at the end.
+    # Before anything is asked: a metric of another package or a judge that cannot be used must not be found out at the end.
     definitions = {metric.name: metric.definition for metric in metrics_for(kind)}
+    bench = judge_bench(work, name, kind)
     work.context.log.info(f"{who}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
     with platform.deployed(candidate, adapter=gguf, owner=work.context.run_id) as endpoint:
@@ -196,15 +208,18 @@ def _examine(
         )
         served = _what_was_served(endpoint)
         asked = (started, time.time())
-    scores = score_rows(kind, rows, predictions)
+    # Only now, with the candidate given back: the GPU budget need not hold a local judge beside it.
+    judged = bench.judge(work, platform, rows, predictions)
+    scores = {**score_rows(kind, rows, predictions), **judged.columns}
     cost = cost_per_1k(predictions, token_prices(settings).get((teacher and teacher.model_name) or candidate.id))
     report = build_report(kind, rows, predictions, scores, cost_per_1k_usd=cost)
+    report = replace(report, aggregates={**report.aggregates, **judged.aggregates})
     draft = work.draft(name).path
     write_predictions(draft / PREDICTIONS_FILE, kind, rows, predictions, scores)
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     # Not orjson: a model can write half a surrogate pair, which is no UTF-8.
     (draft / "examples.json").write_text(json.dumps(_examples(rows, predictions), indent=1), encoding="utf-8")
-    checks = [_complete(report, predictions, evaluation.max_error_share)]
+    checks = [_complete(report, predictions, evaluation.max_error_share), *bench.checks(judged)]
     if adapter is not None:
         checks += [_unseen(adapter, rows), _served_matches_trained(adapter, served)]
     failed = next((check for check in checks if not check.passed), None)
@@ -214,13 +229,14 @@ def _examine(
         "tokens": report.tokens,
         "reused_from_cache": sum(prediction.cached for prediction in predictions),
         "served": served,
-        "definitions": definitions,
+        "definitions": {**definitions, **bench.definitions},
+        "judge": bench.summary,
         # When the model was loaded and asked (epoch seconds): what is left of the wall time is orchestration.
         "model_busy": asked,
     }
     del summary["state"], summary["reason"]
     made = Made(
-        data_version=data_version(rows, predictions, installed_versions()),
+        data_version=data_version(rows, predictions, installed_versions(), bench.meaning(judged)),
         summary=summary,
         state="failed" if failed else "ok",
         reason=failed.message if failed else None,
@@ -340,6 +356,8 @@ def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
         "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],
+        # Absent from evaluations made before there were judges.
+        "judge": (summary.get("judge") or {}).get("judge", "none"),
         "examples": example_table(json.loads((artifact.path / "examples.json").read_text(encoding="utf-8"))),
         "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
         # One number a metric, so that Dagster plots them over materializations.

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel_assets.core.judge import reference_scores
 from flywheel_assets.core.metrics import score_rows
 from flywheel_assets.core.predictions import SUITES, EvalReport, Score, ScoredPredictions, summarize
 from flywheel_assets.core.records import DEFAULT_SOURCE
@@ -251,18 +252,20 @@ def compare(
     eval_sources: Mapping[str, int] | None = None,
     reference_cost_per_1k_usd: float | None = None,
     teacher: ScoredPredictions | None = None,
+    judged: Sequence[str] = (),
 ) -> Comparison:
     """Put the results of all arms of a workload beside each other.
 
     `rows` is the eval set the workload stands at. Arms keep the rows they were really asked: whether they are the same ones
     is judged where it matters, in `core.decisions`. `notes` are caveats a reader must see (public benchmark requests, ...).
+    `judged` names the columns that a judge fills; the reference is not judged, and has there what it is by construction.
     `teacher` is the teacher asked once more; one that was asked other rows is left out. ValueError where a result
     contradicts itself.
 
     Where a person corrected the teacher, its logged answer is scored like any other.
     """
     logged = [Prediction(row.row_id, row.logged or row.reference) for row in rows]
-    reference = score_rows(workload_type, rows, logged)
+    reference = {**score_rows(workload_type, rows, logged), **reference_scores(judged, rows)}
     clusters = tuple(row.cluster for row in rows)
     row_ids = tuple(row.row_id for row in rows)
     again = _in_order(teacher, row_ids) if teacher is not None else None

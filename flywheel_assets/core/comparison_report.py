@@ -15,6 +15,7 @@ import numpy as np
 from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.datasets.gold import Gold
 from flywheel_assets.core.decisions import Decision, Verdict
+from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.predictions import SUITES, Score, ScoredPredictions
 from flywheel_assets.core.rows import Answer, EvalRow, WorkloadType
@@ -170,6 +171,8 @@ def _caveats(comparison: Comparison) -> Iterator[str]:
     yield "Intervals of two variants may overlap although one is better: the decision compares them row by row."
     if comparison.workload_type is WorkloadType.TOOL_CALLING:
         yield "The `nemo_*` columns repeat NeMo Evaluator's definitions with their faults; the gates use the strict ones."
+    if any(metric in JUDGE_COLUMNS for metric in comparison.reference):
+        yield "The `judge_*` columns are verdicts of a model, which errs too: docs/judge.md says how they are corrected."
     clusters = len(set(comparison.clusters))
     if clusters < _FEW_ROWS:
         yield f"Only {clusters} independent conversations were asked: differences of several points can be chance."

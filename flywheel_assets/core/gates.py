@@ -6,7 +6,7 @@ does not: judging them (`core.gate_findings`) and the verdict over all of it (`c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.judge import JUDGE_COLUMNS, Rubric
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 
@@ -93,18 +94,20 @@ class Gate:
         return asdict(self)
 
 
-def gates_of_type(workload_type: WorkloadType) -> tuple[Gate, ...]:
+def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> tuple[Gate, ...]:
     """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each.
 
     tool_calling: `function_name_and_args` and `no_call`, which judge different rows; structured: `field_f1` and
-    `schema_valid`; generic: `f1`.
+    `schema_valid`; generic: `f1`. Where `judge_tool_call` is among the columns `judged`, it takes the place of the first.
     """
-    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in (MAIN_METRIC[workload_type], *_BESIDE[workload_type]))
+    main = Rubric.TOOL_CALL.value if Rubric.TOOL_CALL in judged else MAIN_METRIC[workload_type]
+    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in (main, *_BESIDE[workload_type]))
 
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:
     """`gates_of_type`, as far as the eval set has rows they apply to."""
-    return tuple(gate for gate in gates_of_type(comparison.workload_type) if rows_of(comparison, gate).any())
+    gates = gates_of_type(comparison.workload_type, comparison.reference)
+    return tuple(gate for gate in gates if rows_of(comparison, gate).any())
 
 
 def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:
@@ -139,7 +142,8 @@ def _check(comparison: Comparison, gate: Gate) -> None:
         return
     if gate.metric not in comparison.reference:
         known = ", ".join(comparison.reference)
-        raise InvalidGate(f"{where}: no such metric here. Metrics of {comparison.workload_type} workloads: {known}.")
+        hint = " A judge fills such columns where one is set (docs/judge.md)." if gate.metric in JUDGE_COLUMNS else ""
+        raise InvalidGate(f"{where}: no such metric here. Metrics of {comparison.workload_type} workloads: {known}.{hint}")
     least = 0.0 if gate.kind is GateKind.IMPROVEMENT else 1e-9
     if gate.kind in TESTED and not least <= gate.limit < 1:
         raise InvalidGate(f"{where}: the {_LIMITS[gate.kind]} is {gate.limit}; it must lie between 0 and 1.")

@@ -282,10 +282,14 @@ def read_predictions(source: Path | BinaryIO) -> ScoredPredictions:
 
 
 def data_version(
-    rows: Sequence[EvalRow], predictions: Sequence[Prediction], installed_metrics: Mapping[str, str] | None = None
+    rows: Sequence[EvalRow],
+    predictions: Sequence[Prediction],
+    installed_metrics: Mapping[str, str] | None = None,
+    judged: Json | None = None,
 ) -> str:
-    """Hash of what an evaluation means (32 hex digits): rows, accepted answers, answers given, which rows errored, and the
-    versions of metrics that other packages bring (the built-in ones have a part in the node's code version).
+    """Hash of what an evaluation means (32 hex digits): rows, accepted answers, answers given, which rows errored, the
+    versions of metrics that other packages bring (the built-in ones have a part in the node's code version), and `judged`,
+    what a judge made of the answers, in the order of the rows (`core.judge.Judged.meaning`).
 
     Neither order, nor latency, token counts, the wording of an error or the cache have a part in it.
     """
@@ -302,6 +306,12 @@ def data_version(
     )
     if installed_metrics:
         meaning.append(sorted(installed_metrics.items()))
+    if judged:
+        by_id = {
+            name: sorted(zip((row.row_id for row in rows), column, strict=True))
+            for name, column in judged["columns"].items()
+        }
+        meaning.append(json.dumps({**judged, "columns": by_id}, sort_keys=True))
     return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:32]
 
 

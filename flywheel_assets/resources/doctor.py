@@ -7,16 +7,18 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 
 from flywheel_assets import __version__, system
+from flywheel_assets.core.judge.calibration import MIN_LABELS
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import model_path
-from flywheel_assets.resources.serving import Serving, ServingError
+from flywheel_assets.resources.judge.choice import JudgeError, read_labels
+from flywheel_assets.resources.model_identity import model_path
+from flywheel_assets.resources.serving import RemoteModel, Serving, ServingError, remote_endpoint
 from flywheel_assets.resources.sources import CheckedSource, SourceError, enabled_sources
-from flywheel_assets.settings import Candidate, Settings
+from flywheel_assets.settings import Candidate, JudgeSettings, Settings
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo")
 _SERVING_PACKAGES = ("xllamacpp",)
@@ -39,7 +41,14 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything flywheel.yaml names. Reaches out to configured endpoints only."""
-    return [*_machine(settings), *_packages(settings), *_stores(settings), *_sources(settings), *_candidates(settings)]
+    return [
+        *_machine(settings),
+        *_packages(settings),
+        *_stores(settings),
+        *_sources(settings),
+        *_candidates(settings),
+        *_judges(settings),
+    ]
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
@@ -100,7 +109,52 @@ def _sources(settings: Settings) -> Iterator[Finding]:
 
 def _candidates(settings: Settings) -> Iterator[Finding]:
     for candidate in settings.candidates:
-        yield _endpoint(candidate) if candidate.is_remote else _weights(settings, candidate)
+        yield _candidate(settings, candidate)
+
+
+def _candidate(settings: Settings, candidate: Candidate) -> Finding:
+    return _endpoint(candidate) if candidate.is_remote else _weights(settings, candidate)
+
+
+def _judges(settings: Settings) -> Iterator[Finding]:
+    """Every judge that some workload has, and its labels."""
+    found: set[tuple[str, str | None]] = set()
+    for slug in ("", *settings.workloads):
+        judge = settings.judge_for(slug)
+        what = f"judge of {slug}" if slug else "judge"
+        if not judge.is_configured and not slug:
+            yield Finding(what, True, "none: no answer is judged (docs/judge.md)")
+        if not judge.is_configured or (judge.name, judge.labels) in found:
+            continue
+        found.add((judge.name, judge.labels))
+        yield _judge(settings, judge, what)
+        if judge.labels is not None:
+            yield _labels(settings, slug, what)
+
+
+def _judge(settings: Settings, judge: JudgeSettings, what: str) -> Finding:
+    if judge.candidate is not None:
+        there = _candidate(settings, settings.candidate(judge.candidate))
+        return replace(there, what=what, found=f"candidate {judge.candidate}: {there.found}")
+    key = judge.api_key_env
+    known = "" if key is None else f", {key} is {'set' if os.environ.get(key) else 'NOT set'}"
+    try:
+        # Asked once: whoever runs this wants to know how it stands, not to wait for it.
+        endpoint = remote_endpoint(RemoteModel("judge", judge.model or "", judge.model_name, key))
+    except ServingError as error:
+        return Finding(what, False, f"{judge.model}{known}", str(error))
+    return Finding(what, True, f"{endpoint.base_url} serves {endpoint.model}{known}")
+
+
+def _labels(settings: Settings, slug: str, what: str) -> Finding:
+    try:
+        labels = read_labels(settings, slug)
+    except JudgeError as error:
+        return Finding(f"{what}, labels", False, str(error))
+    right = sum(label.right for label in labels)
+    enough = min(right, len(labels) - right) >= MIN_LABELS
+    advice = "" if enough else f"label at least {MIN_LABELS} answers of each kind"
+    return Finding(f"{what}, labels", enough, f"{right} right, {len(labels) - right} wrong", advice)
 
 
 def _weights(settings: Settings, candidate: Candidate) -> Finding:

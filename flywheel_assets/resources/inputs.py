@@ -6,19 +6,17 @@ out, so turning them makes nothing stale.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning import CleaningPolicy, QualityPolicy
 from flywheel_assets.core.costs import TokenPrice
 from flywheel_assets.core.gates import COST, LATENCY, Against, Gate, GateKind
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.metrics import installed_versions
 from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.core.suites import DomainRule
-from flywheel_assets.resources.chat_templates import resolve_template
-from flywheel_assets.resources.model_files import sha256_of
+from flywheel_assets.resources.judge.choice import judge_slice
+from flywheel_assets.resources.model_identity import model_identity, template_hash
 from flywheel_assets.settings import Candidate, Engine, FinetuneMode, Settings
 
 _GATE_KINDS = {
@@ -55,9 +53,12 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
             "cleaning": settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_DATASETS),
         }
     if asset == graph.COMPARISON:
+        judge = judge_slice(settings, workload)
         return {
             "candidates": [_label(candidate) for candidate in settings.candidates_of(workload)],
             "prices": _prices(settings),
+            # Which columns there are; the verdicts in them are part of the evaluations' versions.
+            **({} if judge is None else {"judged": {key: judge[key] for key in ("tool_calls", "pairwise")}}),
         }
     if asset == graph.DECISION:
         # A comparison means the same at any price; budgets and the order of winners do not.
@@ -67,7 +68,9 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
         }
     if asset == graph.TEACHER_EVAL:
         teacher = settings.teacher_for(workload)
+        judge = judge_slice(settings, workload)
         return {
+            **({} if judge is None else {"judge": judge}),
             "metrics": installed_versions(),
             "price": _prices(settings).get(teacher.model_name or TEACHER_ID),
             "model": f"{teacher.model}#{teacher.model_name or ''}",
@@ -95,8 +98,10 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
     if asset == graph.VALIDATION_EVAL or asset in graph.EVALS.values():
         # The type that selects the metrics is part of the eval rows' version, and not of the training rows'.
         scored_as = {"workload_type": workload_type(settings, workload)} if asset == graph.VALIDATION_EVAL else {}
+        judge = judge_slice(settings, workload) if judged(settings, asset, workload) else None
         return {
             **scored_as,
+            **({} if judge is None else {"judge": judge}),
             "metrics": installed_versions(),
             "price": _prices(settings).get(candidate.id),
             "model": model_identity(settings, candidate),
@@ -106,6 +111,12 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             "evaluation": settings.evaluation_for(workload).model_dump(mode="json", include=_EVALUATION_WITH_MEANING),
         }
     return {}
+
+
+def judged(settings: Settings, asset: str, workload: str) -> bool:
+    """Whether an evaluation's answers go to the workload's judge: those to validation rows only where the choice to
+    fine-tune looks at a judge column."""
+    return asset != graph.VALIDATION_EVAL or settings.finetune_for(workload).metric in JUDGE_COLUMNS
 
 
 def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
@@ -136,30 +147,6 @@ def teacher_candidate(settings: Settings, workload: str) -> Candidate | None:
         engine=Engine.OPENAI,
         trainable=False,
     )
-
-
-def model_identity(settings: Settings, candidate: Candidate) -> str:
-    """What a candidate's weights are: the hash of a local file or folder listing, else the URL or hub id as written."""
-    if candidate.is_remote:
-        return f"{candidate.model}#{candidate.model_name or ''}"
-    path = model_path(settings, candidate)
-    if path.is_file():
-        return sha256_of(path)
-    if path.is_dir():
-        listing = sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())
-        return hashlib.sha256(repr(listing).encode()).hexdigest()
-    return candidate.model
-
-
-def model_path(settings: Settings, candidate: Candidate) -> Path:
-    """Where a candidate's weights lie on this machine, if they are a file or folder."""
-    return settings.resolve(candidate.model)
-
-
-def template_hash(settings: Settings, candidate: Candidate) -> str | None:
-    """sha256 of the chat template that replaces the model's own, or None."""
-    template = resolve_template(candidate, settings.root)
-    return None if template is None else hashlib.sha256(template.encode()).hexdigest()
 
 
 def train_only_sources(settings: Settings, workload: str) -> list[str] | None:

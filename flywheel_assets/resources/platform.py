@@ -16,8 +16,8 @@ import dagster as dg
 from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant
 from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.evaluation import evaluate
-from flywheel_assets.resources.inputs import model_path
 from flywheel_assets.resources.leases import LeaseTable
+from flywheel_assets.resources.model_identity import model_path
 from flywheel_assets.resources.prediction_cache import PredictionCache
 from flywheel_assets.resources.serving import Endpoint, Serving
 from flywheel_assets.resources.serving.deployment import GPU_POOL

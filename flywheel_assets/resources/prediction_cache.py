@@ -1,7 +1,7 @@
 """The prediction cache: an answer that a model has already given to exactly this question is not asked for again.
 
 What belongs here: what makes two questions the same, and where answers are kept. What does not: building the question and
-asking it (`resources.evaluation`). Errors are never kept: the next attempt may succeed.
+asking it (`resources.asking`). Errors are never kept: the next attempt may succeed.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
 from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import registered_gates
+from flywheel_assets.resources.judge.choice import judge_columns
 
 
 def status_of(flywheel: Flywheel) -> Json:
@@ -149,8 +150,8 @@ def sample_size_plan(flywheel: Flywheel, workload: str, margin: float | None) ->
     if not gates and comparison is not None:
         gates = default_gates(comparison)
     elif not gates:
-        kind = _summary(flywheel, graph.PROFILE, partition).get("type") or WorkloadType.TOOL_CALLING
-        gates = gates_of_type(WorkloadType(kind))
+        kind = WorkloadType(_summary(flywheel, graph.PROFILE, partition).get("type") or WorkloadType.TOOL_CALLING)
+        gates = gates_of_type(kind, judge_columns(flywheel.settings, workload, kind))
     planned = [gate for gate in gates if gate.kind is GateKind.NON_INFERIOR]
     candidates = flywheel.settings.candidates_of(workload)
     arms = len(comparison.evaluated) if comparison else len(Variant) * len(candidates)

@@ -10,6 +10,7 @@ the traffic.
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
 from flywheel_assets.settings.schema import (
@@ -42,6 +43,7 @@ __all__ = [
     "FinetuneMode",
     "FinetuneSettings",
     "Gate",
+    "JudgeSettings",
     "LangfuseSettings",
     "LocalSettings",
     "PrefixSettings",

@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
@@ -104,15 +105,10 @@ class EvaluationSettings(Section):
     max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
     max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
     tool_eval_type: Literal["metric", "judge"] = Field(
-        "metric", description="How tool calls are scored: by metrics. `judge` (by a model) is refused: it is not built yet."
+        "metric",
+        description="How tool calls are scored: by metrics, or also by a `judge`, whose column judge_tool_call then takes "
+        "the place of function_name_and_args in the default gates (docs/judge.md).",
     )
-
-    @field_validator("tool_eval_type")
-    @classmethod
-    def _judge_is_not_built(cls, value: str) -> str:
-        if value == "judge":
-            raise ValueError("'judge' is not built yet; 'metric' is what works")
-        return value
 
 
 class PrefixSettings(Section):
@@ -265,6 +261,7 @@ class WorkloadSettings(Section):
     prefix: dict[str, Any] = Field(default_factory=dict, description="Keys of `prefix` that differ for this workload.")
     suites: dict[str, Any] = Field(default_factory=dict, description="Keys of `suites` that differ for this workload.")
     teacher: dict[str, Any] = Field(default_factory=dict, description="Keys of `teacher` that differ for this workload.")
+    judge: dict[str, Any] = Field(default_factory=dict, description="Keys of `judge` that differ for this workload.")
     decision: dict[str, Any] = Field(default_factory=dict, description="Keys of `decision` that differ for this workload.")
     train_only_sources: tuple[str, ...] | None = Field(
         None, description="Sources never examined on; null: every source but `traffic`; [] lets all be examined on."
@@ -287,8 +284,12 @@ OVERRIDABLE: dict[str, type[Section]] = {
     "prefix": PrefixSettings,
     "suites": SuiteSettings,
     "teacher": TeacherSettings,
+    "judge": JudgeSettings,
     "decision": DecisionSettings,
 }
+
+
+_WHO_JUDGES = ("model", "model_name", "api_key_env", "candidate")
 
 
 class LocalSettings(Section):
@@ -327,11 +328,13 @@ class Settings(Section):
     prefix: PrefixSettings = PrefixSettings()
     suites: SuiteSettings = SuiteSettings()
     teacher: TeacherSettings = TeacherSettings()
+    judge: JudgeSettings = JudgeSettings()
     decision: DecisionSettings = DecisionSettings()
     promotion: PromotionSettings = PromotionSettings()
     prices: dict[str, Price] = Field(
         default_factory=dict,
-        description="Price table for cost per 1,000 requests, by candidate id or teacher model name (docs/metrics.md).",
+        description="Price table for cost per 1,000 requests, by candidate id, teacher model name or judge's name "
+        "(docs/metrics.md).",
     )
     local: LocalSettings = LocalSettings()
     owners: tuple[str, ...] = Field(("team:ml-platform",), description="Dagster owners: an e-mail address or team:name.")
@@ -348,6 +351,25 @@ class Settings(Section):
             if candidate.id in seen:
                 raise ValueError(f"candidates: the id '{candidate.id}' is used twice")
             seen.add(candidate.id)
+        return self
+
+    @model_validator(mode="after")
+    def _judges_are_there(self) -> Settings:
+        # The empty slug is no workload's: what holds for all that are not named.
+        for slug in ("", *self.workloads):
+            where = f"workloads.{slug}." if slug else ""
+            judge, evaluation = self.judge_for(slug), self.evaluation_for(slug)
+            known = [candidate.id for candidate in self.candidates]
+            if judge.candidate is not None and judge.candidate not in known:
+                raise ValueError(
+                    f"{where}judge.candidate: '{judge.candidate}' is none of the candidates. Known: {', '.join(known)}; for "
+                    "a URL use `model`"
+                )
+            if evaluation.tool_eval_type == "judge" and not judge.is_configured:
+                raise ValueError(
+                    f"{where}evaluation.tool_eval_type: 'judge' needs a judge. Name a `model` (URL) or `candidate` under "
+                    f"{where}judge (docs/judge.md), or write 'metric'"
+                )
         return self
 
     def candidate(self, candidate_id: str) -> Candidate:
@@ -397,6 +419,15 @@ class Settings(Section):
     def teacher_for(self, workload: str) -> TeacherSettings:
         """`teacher`, with the workload's overrides."""
         return TeacherSettings(**self._merged("teacher", workload))
+
+    def judge_for(self, workload: str) -> JudgeSettings:
+        """`judge`, with the workload's overrides; one that names another judge does not inherit who judges elsewhere."""
+        base = self.judge.model_dump(exclude_unset=True)
+        override = self.workloads.get(workload)
+        changed = override.judge if override else {}
+        if changed.keys() & {"model", "candidate"}:
+            base = {key: value for key, value in base.items() if key not in _WHO_JUDGES}
+        return JudgeSettings(**{**base, **changed})
 
     def decision_for(self, workload: str) -> DecisionSettings:
         """`decision`, with the workload's overrides."""

@@ -26,7 +26,7 @@ def double() -> Iterator[OpenAIDouble]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flywheel_assets.resources.evaluation._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("flywheel_assets.resources.asking._FIRST_PAUSE_S", 0.01)
 
 
 def row(number: int, **request: Any) -> EvalRow:

@@ -24,6 +24,8 @@ RESERVED_NAMES = frozenset({
     "n", "errors", "latency_p50_ms", "latency_p95_ms", "cost_per_1k_usd", "derived_from",
 })  # fmt: skip
 _RESERVED_ENDINGS = ("_low", "_high", "_n")
+# Columns of a judge (`core.judge`).
+_RESERVED_BEGINNING = "judge_"
 
 
 @cache
@@ -81,6 +83,8 @@ def _fault(metric: object) -> str | None:
         return f"its name {metric.name!r} must be lower-case letters, digits and `_`, at most 63, a letter first"
     if metric.name in RESERVED_NAMES or metric.name.endswith(_RESERVED_ENDINGS):
         return f"the name '{metric.name}' is one of a column that every evaluation or leaderboard has"
+    if metric.name.startswith(_RESERVED_BEGINNING):
+        return f"the name '{metric.name}' begins with {_RESERVED_BEGINNING}, as those of a judge's columns do"
     if type(metric.definition) is not str or not metric.definition.strip():
         return "its `definition` must say in a sentence what it measures"
     known = [kind.value for kind in WorkloadType]

@@ -9,5 +9,14 @@ engines; `endpoint` is what every caller sees.
 
 from flywheel_assets.resources.serving.deployment import Serving
 from flywheel_assets.resources.serving.endpoint import Endpoint, EndpointLost, ServingError
+from flywheel_assets.resources.serving.openai_api import NotReady, RemoteModel, remote_endpoint
 
-__all__ = ["Endpoint", "EndpointLost", "Serving", "ServingError"]
+__all__ = [
+    "Endpoint",
+    "EndpointLost",
+    "NotReady",
+    "RemoteModel",
+    "Serving",
+    "ServingError",
+    "remote_endpoint",
+]

@@ -17,7 +17,7 @@ from flywheel_assets.resources.leases import LeaseTable
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.resources.serving.endpoint import Endpoint, ServingError
 from flywheel_assets.resources.serving.llama_cpp import ServerOrder, running_server
-from flywheel_assets.resources.serving.openai_api import remote_endpoint
+from flywheel_assets.resources.serving.openai_api import RemoteModel, remote_endpoint
 from flywheel_assets.settings import Candidate
 
 GPU_POOL = "gpu"
@@ -63,7 +63,7 @@ class Serving:
                 raise ServingError(
                     f"candidate '{candidate.id}': {candidate.model} cannot load our adapter. Serve its base model only."
                 )
-            yield remote_endpoint(candidate)
+            yield remote_endpoint(RemoteModel.of(candidate))
             return
         model = self._gguf_of(candidate)
         template = resolve_template(candidate, self.root)

@@ -1,12 +1,13 @@
 """The openai engine: an OpenAI-compatible server that somebody else runs. Asked once, politely, before it is relied on.
 
-What belongs here: finding the API under the URL of a candidate, its model's name, and who answers. What does not: asking
-for completions (`resources.evaluation`).
+What belongs here: finding the API under a URL, the model's name, and who answers. What does not: asking for completions
+(`resources.asking`).
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,18 +20,37 @@ PREFLIGHT_TIMEOUT_S = 15.0
 _SHOWN_MODELS = 10
 
 
-def remote_endpoint(candidate: Candidate) -> Endpoint:
-    """The endpoint behind a candidate's URL, after `GET /models` has answered.
+class NotReady(ServingError):
+    """An endpoint does not answer yet, or not now: a moment later it may."""
 
-    The key comes from the environment variable the candidate names. Raises ServingError when the variable is unset, the
-    server cannot be reached or refuses, or it does not serve the model.
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """A model behind somebody's URL. `called` names it in messages, such as "candidate 'small'"."""
+
+    called: str
+    url: str
+    model_name: str | None = None
+    api_key_env: str | None = None
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> RemoteModel:
+        """The model of a candidate with engine `openai`."""
+        return cls(f"candidate '{candidate.id}'", candidate.model, candidate.model_name, candidate.api_key_env)
+
+
+def remote_endpoint(model: RemoteModel) -> Endpoint:
+    """The endpoint behind a URL, after `GET /models` has answered.
+
+    The key comes from the environment variable the model names. Raises ServingError when the variable is unset, the server
+    refuses, or it does not serve the model; NotReady when it cannot be reached or is not able to answer.
     """
-    key = _key(candidate)
-    base_url = candidate.model.rstrip("/")
+    key = _key(model)
+    base_url = model.url.rstrip("/")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(timeout=PREFLIGHT_TIMEOUT_S, headers=headers, follow_redirects=True) as client:
-        models = _models(client, candidate, base_url)
-        entry = _model_entry(candidate, models)
+        models = _models(client, model, base_url)
+        entry = _model_entry(model, models)
         build = _engine_build(client, base_url, entry)
     return Endpoint(
         base_url=base_url,
@@ -42,35 +62,37 @@ def remote_endpoint(candidate: Candidate) -> Endpoint:
     )
 
 
-def _key(candidate: Candidate) -> str | None:
-    if candidate.api_key_env is None:
+def _key(model: RemoteModel) -> str | None:
+    if model.api_key_env is None:
         return None
-    key = os.environ.get(candidate.api_key_env)
+    key = os.environ.get(model.api_key_env)
     if not key:
         raise ServingError(
-            f"candidate '{candidate.id}': the environment variable {candidate.api_key_env} (its `api_key_env`) is not set. "
+            f"{model.called}: the environment variable {model.api_key_env} (its `api_key_env`) is not set. "
             "Set it, or put it into .env beside flywheel.yaml."
         )
     return key
 
 
-def _models(client: httpx.Client, candidate: Candidate, base_url: str) -> list[dict[str, Any]]:
-    where = f"candidate '{candidate.id}': {base_url}/models"
+def _models(client: httpx.Client, model: RemoteModel, base_url: str) -> list[dict[str, Any]]:
+    where = f"{model.called}: {base_url}/models"
     try:
         response = client.get(f"{base_url}/models")
     except httpx.TimeoutException:
-        raise ServingError(
-            f"{where} did not answer within {PREFLIGHT_TIMEOUT_S:.0f} s. Is the server up and loaded?"
-        ) from None
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise ServingError(f"{where} cannot be reached ({error}). Is the server up, and the address right?") from None
+        raise NotReady(f"{where} did not answer within {PREFLIGHT_TIMEOUT_S:.0f} s. Is the server up and loaded?") from None
+    except httpx.InvalidURL as error:
+        raise ServingError(f"{where} is no address ({error}). Mend it in flywheel.yaml.") from None
+    except httpx.TransportError as error:
+        raise NotReady(f"{where} cannot be reached ({error}). Is the server up, and the address right?") from None
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        name = candidate.api_key_env
+        name = model.api_key_env
         cure = f"The key in {name} was not accepted." if name else "Name the variable that holds its key in `api_key_env`."
         raise ServingError(f"{where} answered {response.status_code}: it wants a valid key. {cure}")
     if response.status_code == httpx.codes.NOT_FOUND:
         hint = "" if base_url.endswith("/v1") else f" Most servers have it under {base_url}/v1."
         raise ServingError(f"{where} answered 404: there is no OpenAI-compatible API at this URL.{hint}")
+    if response.is_server_error or response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        raise NotReady(f"{where} answered {response.status_code} {response.reason_phrase}. See the server's own log.")
     if response.is_error:
         raise ServingError(f"{where} answered {response.status_code} {response.reason_phrase}. See the server's own log.")
     try:
@@ -83,21 +105,18 @@ def _models(client: httpx.Client, candidate: Candidate, base_url: str) -> list[d
         ) from None
 
 
-def _model_entry(candidate: Candidate, models: list[dict[str, Any]]) -> dict[str, Any]:
+def _model_entry(model: RemoteModel, models: list[dict[str, Any]]) -> dict[str, Any]:
     names = [entry["id"] for entry in models]
     shown = ", ".join(names[:_SHOWN_MODELS]) + (", ..." if len(names) > _SHOWN_MODELS else "")
-    if candidate.model_name is None:
+    if model.model_name is None:
         if len(models) == 1:
             return models[0]
-        raise ServingError(
-            f"candidate '{candidate.id}': {candidate.model} serves {len(models)} models. Say which in `model_name`: {shown}."
-        )
+        raise ServingError(f"{model.called}: {model.url} serves {len(models)} models. Say which in `model_name`: {shown}.")
     for entry in models:
-        if entry["id"] == candidate.model_name:
+        if entry["id"] == model.model_name:
             return entry
     raise ServingError(
-        f"candidate '{candidate.id}': {candidate.model} does not serve '{candidate.model_name}' (`model_name`). "
-        f"It serves: {shown or 'nothing'}."
+        f"{model.called}: {model.url} does not serve '{model.model_name}' (`model_name`). It serves: {shown or 'nothing'}."
     )
 
 

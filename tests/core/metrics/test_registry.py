@@ -169,6 +169,7 @@ def test_a_metric_that_raises_is_named_with_its_row_and_fails_the_evaluation(bri
         ('name = "shouting"', 'name = "f1"', "brings a metric named 'f1', which generic workloads have already"),
         ('name = "shouting"', 'name = "latency_ms"', "the name 'latency_ms' is one of a column"),
         ('name = "shouting"', 'name = "f1_low"', "the name 'f1_low' is one of a column"),
+        ('name = "shouting"', 'name = "judge_mine"', "the name 'judge_mine' begins with judge_"),
         ('name = "shouting"', 'name = "Shout!"', "its name 'Shout!' must be lower-case"),
         ('name = "shouting"', "name = None", "its name None must be"),
         ('("generic",)', '("generic", "chat")', "names 'chat'; the workload types are tool_calling, structured, generic"),
