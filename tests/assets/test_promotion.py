@@ -135,7 +135,6 @@ def test_drift_of_the_traffic_ends_a_decision(promoted: Bench) -> None:
         selection=[asset_key(RECORDS), asset_key(PROFILE)],
         partition_key="tickets",
         instance=promoted.instance,
-        resources={"flywheel": promoted.flywheel, "platform": promoted.platform},
     )
     assert made.success
     assert "the traffic is not what it was" in decision(promoted)["expired"]
