@@ -14,9 +14,10 @@ import orjson
 import pytest
 
 from flywheel_assets.core.comparison import ArmResult, Comparison
-from flywheel_assets.core.comparison_report import leading_arm, losing_examples, to_markdown
 from flywheel_assets.core.decisions import decide
 from flywheel_assets.core.plots import HistoryPoint, leaderboard_png, loss_curve_png, score_history_png
+from flywheel_assets.core.report import to_markdown
+from flywheel_assets.core.report.examples import leading_arm, losing_examples
 from flywheel_assets.core.rows import Variant
 
 PNG = b"\x89PNG\r\n"
@@ -108,8 +109,8 @@ def test_the_report_shows_scores_holes_losses_and_how_to_read_them(evidence: Any
     assert r"**What \| is \*it\*?** (row `r7`, score 0.00)" in text
     assert "right by construction" in text and "45 independent conversations" in text
     assert "Rows are public benchmark requests." in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
+    for table in (block.splitlines() for block in text.split("\n\n") if block.startswith("|")):
+        assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
 
 
 def test_errors_and_odd_characters_are_shown_and_break_nothing(evidence: Any) -> None:
