@@ -1,5 +1,6 @@
 """Decision: everything evaluated beside each other, and the verdict with its evidence."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +46,7 @@ COMPARISON_FILE = "comparison.json"
 DECISION_FILE = "decision.json"
 # One file a person opens in a browser, or sends to somebody who has no access to anything here.
 HTML_REPORT = "report.html"
-LEADERBOARD_PICTURE, SUITES_PICTURE, COST_PICTURE = "leaderboard.png", "suites.png", "cost.svg"
+LEADERBOARD_PICTURE, SUITES_PICTURE, COST_PICTURE = PICTURES = ("leaderboard.png", "suites.png", "cost.svg")
 
 
 def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -178,7 +179,8 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     (draft / "report.md").write_text(to_markdown(compared, decided, examples), encoding="utf-8")
     report = report_of(compared, decided, losses, made_at=datetime.now(UTC), max_age_days=settings.max_age_days)
     (draft / HTML_REPORT).write_text(to_html(report), encoding="utf-8")
-    _draw(compared, draft)
+    for name in PICTURES:
+        shutil.copyfile(work.upstream(graph.COMPARISON).path / name, draft / name)
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
     return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
 

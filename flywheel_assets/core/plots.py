@@ -28,7 +28,8 @@ _HOLE_COLOUR = "#b03a2e"
 _HEADLINES = 3
 # Labels a heat map shows; the report has them all.
 _HEAT_ROWS = 40
-_HEAT_COLOURS = "RdYlGn"
+# Those of the report: light enough for dark numbers on every one of them.
+_HEAT_COLOURS = ("#f2ab84", "#f6efdc", "#8fd3b2")
 # Categories a drift panel has room for.
 _MOVED = 10
 
@@ -80,6 +81,8 @@ def leaderboard_png(comparison: Comparison, metrics: Sequence[str] = ()) -> byte
 
 def suites_png(comparison: Comparison) -> bytes:
     """The main metric of every evaluated arm by suite label, the labels with the most rows first."""
+    from matplotlib.colors import LinearSegmentedColormap
+
     heat = heat_map_of(comparison)
     lines = [(f"{row.label} ({row.rows})", row) for group in heat.groups for row in group.shown]
     shown, left_out = lines[:_HEAT_ROWS], len(lines) - _HEAT_ROWS
@@ -87,7 +90,9 @@ def suites_png(comparison: Comparison) -> bytes:
     axes = figure.subplots()
     values = [[math.nan if cell is None else cell.score.value for cell in row.cells] for _, row in shown]
     if values:
-        axes.imshow(values, aspect="auto", cmap=_HEAT_COLOURS, vmin=heat.low, vmax=1.0)
+        axes.imshow(
+            values, aspect="auto", cmap=LinearSegmentedColormap.from_list("heat", _HEAT_COLOURS), vmin=heat.low, vmax=1.0
+        )
     for place, (_, row) in enumerate(shown):
         for column, cell in enumerate(row.cells):
             axes.text(column, place, f"{cell.score.value:.3f}" if cell else "–", ha="center", va="center", fontsize=8)
