@@ -25,7 +25,7 @@ from flywheel_assets.core.report import arm_in_focus, gated_metrics, losses_of, 
 from flywheel_assets.core.rows import Answer, EvalRow, Prediction, ToolCall, Variant, WorkloadType
 
 TOOLS = WorkloadType.TOOL_CALLING
-MADE_AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
+COMPARED_AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 SILENCE = Answer("That is nothing I can look up for you. I will hand you over to a colleague.")
 # domain: (share of the rows, tool, what people write)
 DOMAINS = {
@@ -71,7 +71,7 @@ class Scene:
         focus = arm_in_focus(self.comparison, decision)
         metrics = gated_metrics(decision) if decision else ("function_name_and_args",)
         losses = losses_of(self.rows, self.evaluations[focus.label], metrics) if focus else ()
-        return to_html(report_of(self.comparison, decision, losses, made_at=MADE_AT, max_age_days=30))
+        return to_html(report_of(self.comparison, decision, losses, compared_at=COMPARED_AT, max_age_days=30))
 
 
 def shop(n: int = 520, *, better_by: float = 0.0) -> Scene:

@@ -109,7 +109,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         (draft / name).write_text(table, encoding="utf-8")
     _draw(compared, draft)
     (draft / "report.md").write_text(to_markdown(compared), encoding="utf-8")
-    (draft / HTML_REPORT).write_text(to_html(report_of(compared, made_at=datetime.now(UTC))), encoding="utf-8")
+    (draft / HTML_REPORT).write_text(to_html(report_of(compared)), encoding="utf-8")
     summary = {"arms": len(compared.arms), "evaluated": len(compared.evaluated), "rows": len(rows), "dataset": base.version}
     return {graph.COMPARISON: Outcome(Made(compared.data_version(), summary))}
 
@@ -159,7 +159,8 @@ def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
 def _decide(work: Work) -> Mapping[str, Outcome]:
     settings = work.flywheel.settings.decision_for(work.partition.workload)
     evaluation = work.flywheel.settings.evaluation_for(work.partition.workload)
-    compared = read_comparison(work.upstream(graph.COMPARISON))
+    upstream = work.upstream(graph.COMPARISON)
+    compared = read_comparison(upstream)
     try:
         decided = decide(
             compared,
@@ -177,10 +178,12 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     losses = _losses(work, compared, decided)
     examples = losses[0].examples if losses else ()
     (draft / "report.md").write_text(to_markdown(compared, decided, examples), encoding="utf-8")
-    report = report_of(compared, decided, losses, made_at=datetime.now(UTC), max_age_days=settings.max_age_days)
+    # Not the time of day: an artifact's version is the hash of its files, and equal evidence gives an equal decision.
+    compared_at = datetime.fromtimestamp(upstream.manifest["created_at"], UTC)
+    report = report_of(compared, decided, losses, compared_at=compared_at, max_age_days=settings.max_age_days)
     (draft / HTML_REPORT).write_text(to_html(report), encoding="utf-8")
     for name in PICTURES:
-        shutil.copyfile(work.upstream(graph.COMPARISON).path / name, draft / name)
+        shutil.copyfile(upstream.path / name, draft / name)
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
     return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
 

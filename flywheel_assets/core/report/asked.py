@@ -30,11 +30,11 @@ class Fact:
     points: tuple[str, ...] = ()
 
 
-def what_was_asked(comparison: Comparison, decision: Decision | None, made_at: datetime | None) -> tuple[Fact, ...]:
+def what_was_asked(comparison: Comparison, decision: Decision | None, compared_at: datetime | None) -> tuple[Fact, ...]:
     """The facts, in the order a reader asks for them."""
-    when = "" if made_at is None else f"{made_at:%d %B %Y, %H:%M} UTC, "
+    when = "" if compared_at is None else f"compared on {compared_at:%d %B %Y, %H:%M} UTC, "
     versions = f"{when}dataset {comparison.dataset_version}, comparison {comparison.data_version()[:12]}"
-    return (*_of_comparison(comparison), *(_of_decision(decision) if decision else ()), Fact("Made", versions))
+    return (*_of_comparison(comparison), *(_of_decision(decision) if decision else ()), Fact("Evidence", versions))
 
 
 def _of_comparison(comparison: Comparison) -> Iterator[Fact]:

@@ -8,14 +8,16 @@ would be; the next look; the expiry. What does not: the rows still needed, which
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
 
 from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.decisions import Decision, Verdict
-from flywheel_assets.core.gate_findings import judge_gate
+from flywheel_assets.core.gate_findings import TestedGate, judge_gate
 from flywheel_assets.core.gates import Gate, GateKind
 from flywheel_assets.core.report.gate_table import GateCell, GateTable, Standing, asks, level_of
+
+_LIMITS = {GateKind.NON_INFERIOR: "a margin", GateKind.FLOOR: "a floor", GateKind.IMPROVEMENT: "an improvement"}
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,6 @@ def outlook_of(
     table: GateTable,
     focus: Arm | None,
     *,
-    made_at: datetime | None = None,
     max_age_days: int | None = None,
 ) -> Outlook:
     """The outlook; `table` is that of the decision, `focus` the arm of `examples.arm_in_focus`."""
@@ -59,7 +60,7 @@ def outlook_of(
     sentences = [
         *_on_rows(decision, focus, gates),
         *_on_looks(comparison, decision),
-        *_on_expiry(decision, made_at, max_age_days),
+        *_on_expiry(decision, max_age_days),
     ]
     return Outlook(focus.label if focus else None, gates, tuple(sentences))
 
@@ -91,19 +92,27 @@ def _gates(comparison: Comparison, decision: Decision, table: GateTable, focus: 
 
 def _would_pass(comparison: Comparison, decision: Decision, gate: Gate, arm: Arm) -> str | None:
     """The nearest limit (to 0.001) with which the gate would be met, at the strictest level Holm may ask for."""
-    clusters, seed = decision.evidence["settings"]["min_clusters"], decision.evidence["settings"]["seed"]
-    finding = judge_gate(comparison, arm, gate, alpha=_strictest(decision), min_clusters=clusters, seed=seed)
+    settings, level = decision.evidence["settings"], _strictest(decision)
+
+    def judged(limit: float) -> TestedGate:
+        asked = replace(gate, limit=limit)
+        clusters, seed = settings["min_clusters"], settings["seed"]
+        return judge_gate(comparison, arm, asked, alpha=level, min_clusters=clusters, seed=seed)
+
+    finding = judged(gate.limit)
     if not finding.enough_clusters:
         return None
-    low = finding.test.low
-    if gate.kind is GateKind.NON_INFERIOR:
-        # Rounded away from the bound: the limit shown would really pass.
-        margin = math.floor(-low * 1000) / 1000 + 0.001
-        return f"a margin of {margin:.3f}" if margin < 1 else None
-    limit = math.ceil((1 + low if gate.kind is GateKind.FLOOR else low) * 1000) / 1000 - 0.001
-    if limit < 0 or (gate.kind is GateKind.FLOOR and limit == 0):
-        return None
-    return f"{'a floor' if gate.kind is GateKind.FLOOR else 'an improvement'} of {limit:.3f}"
+    step = 1 if gate.kind is GateKind.NON_INFERIOR else -1
+    bound = {GateKind.NON_INFERIOR: -finding.test.low, GateKind.FLOOR: 1 + finding.test.low}.get(gate.kind, finding.test.low)
+    nearest = math.floor(bound * 1000) + max(step, 0)
+    # A bootstrapped bound and its p-value differ by a draw or two: what is shown was tried.
+    for thousandths in range(nearest, nearest + step * _TRIES, step):
+        limit = thousandths / 1000
+        if not 0 < limit < 1:
+            return None
+        if judged(limit).p_value <= level:
+            return f"{_LIMITS[gate.kind]} of {limit:.3f}"
+    return None
 
 
 def _strictest(decision: Decision) -> float:
@@ -143,12 +152,11 @@ def _on_looks(comparison: Comparison, decision: Decision) -> list[str]:
     return [f"The next look is registered at {upcoming:,} eval rows; there are {rows:,} now."]
 
 
-def _on_expiry(decision: Decision, made_at: datetime | None, max_age_days: int | None) -> list[str]:
+def _on_expiry(decision: Decision, max_age_days: int | None) -> list[str]:
     changes = "as soon as anything it rests on changes: the records, the models, the prices or the gates"
-    if decision.verdict is not Verdict.PROMOTE or made_at is None or max_age_days is None:
+    if decision.verdict is not Verdict.PROMOTE or max_age_days is None:
         return [f"It is decided again {changes}."]
-    last = made_at + timedelta(days=max_age_days)
     return [
-        f"It expires on {last:%d %B %Y} ({max_age_days} days, decision.max_age_days), and before that {changes}. "
-        "From then on an approval is refused."
+        f"It expires {max_age_days} days after it was decided (decision.max_age_days), and before that {changes}. From then "
+        "on an approval is refused."
     ]

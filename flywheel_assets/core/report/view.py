@@ -66,19 +66,20 @@ def report_of(
     decision: Decision | None = None,
     losses: Sequence[Losses] = (),
     *,
-    made_at: datetime | None = None,
+    compared_at: datetime | None = None,
     max_age_days: int | None = None,
 ) -> Report:
     """The report of a comparison, with its decision where there is one.
 
-    `losses` are those of `examples.arm_in_focus`. `made_at` (UTC) and `max_age_days` say when the decision expires.
+    `losses` are those of `examples.arm_in_focus`. `compared_at` (UTC) dates the evidence; how
+    long a decision holds say `max_age_days`. Equal input gives an equal report: it has no clock of its own.
     """
     focus = arm_in_focus(comparison, decision)
     board = leaderboard_of(comparison, decision)
     gates = gate_table_of(decision, [place.label for place in board.places]) if decision else None
     outlook = None
     if decision and gates:
-        outlook = outlook_of(comparison, decision, gates, focus, made_at=made_at, max_age_days=max_age_days)
+        outlook = outlook_of(comparison, decision, gates, focus, max_age_days=max_age_days)
     return Report(
         workload=comparison.workload,
         verdict=decision.verdict.value if decision else None,
@@ -86,7 +87,7 @@ def report_of(
         headline=_headline(comparison, decision, focus),
         reasons=decision.reasons if decision else (),
         figures=tuple(_figures(comparison, focus)),
-        asked=what_was_asked(comparison, decision, made_at),
+        asked=what_was_asked(comparison, decision, compared_at),
         leaderboard=board,
         gates=gates,
         heat_map=heat_map_of(comparison),
