@@ -1,6 +1,9 @@
 """Decision: everything evaluated beside each other, and the verdict with its evidence."""
 
+import shutil
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,21 +11,31 @@ import orjson
 
 from flywheel_assets.assets.datasets import PROFILE_FILE
 from flywheel_assets.assets.evaluation import PREDICTIONS_FILE, REPORT_FILE
-from flywheel_assets.assets.metadata import bullet_table, picture
+from flywheel_assets.assets.metadata import bullet_table, drawing, picture
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import graph
 from flywheel_assets.core.comparison import ArmResult, Comparison, compare
-from flywheel_assets.core.comparison_report import Example, leading_arm, losing_examples, to_markdown
+from flywheel_assets.core.comparison_tables import tables_of
 from flywheel_assets.core.costs import teacher_cost_per_1k
 from flywheel_assets.core.datasets import read_eval_rows
-from flywheel_assets.core.decisions import InvalidEvidence, InvalidGate, decide
-from flywheel_assets.core.gates import gates_of_type
+from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, decide
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import Look
 from flywheel_assets.core.planner import every_failure, plan
-from flywheel_assets.core.plots import leaderboard_png
+from flywheel_assets.core.plots import leaderboard_png, suites_png
 from flywheel_assets.core.predictions import EvalReport, ScoredPredictions, read_predictions
+from flywheel_assets.core.report import (
+    Losses,
+    arm_in_focus,
+    gated_metrics,
+    losses_of,
+    report_of,
+    to_html,
+    to_markdown,
+    to_svg,
+)
+from flywheel_assets.core.report.scatter import cost_against_quality
 from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
@@ -32,6 +45,9 @@ from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
 DECISION_FILE = "decision.json"
+# One file a person opens in a browser, or sends to somebody who has no access to anything here.
+HTML_REPORT = "report.html"
+LEADERBOARD_PICTURE, SUITES_PICTURE, COST_PICTURE = PICTURES = ("leaderboard.png", "suites.png", "cost.svg")
 
 
 def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -44,7 +60,7 @@ def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 graph.COMPARISON,
                 description="Leaderboard of all candidates and variants with intervals, latency and holes. Made once "
                 "every cell has ended.",
-                kinds=["csv", "markdown"],
+                kinds=["csv", "html"],
             )
         ]
     )
@@ -58,7 +74,7 @@ def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
                 graph.DECISION,
                 description="May a small model replace the teacher: promote, keep or inconclusive, from paired tests "
                 "against margins registered in flywheel.yaml.",
-                kinds=["json", "markdown"],
+                kinds=["json", "html"],
             )
         ],
         check_specs=[
@@ -92,10 +108,20 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
     (draft / "leaderboard.csv").write_text(compared.to_csv(), encoding="utf-8")
-    (draft / "leaderboard.png").write_bytes(leaderboard_png(compared))
-    (draft / "report.md").write_text(to_markdown(compared, None, ()), encoding="utf-8")
+    for name, table in tables_of(compared).items():
+        (draft / name).write_text(table, encoding="utf-8")
+    _draw(compared, draft)
+    (draft / "report.md").write_text(to_markdown(compared), encoding="utf-8")
+    (draft / HTML_REPORT).write_text(to_html(report_of(compared)), encoding="utf-8")
     summary = {"arms": len(compared.arms), "evaluated": len(compared.evaluated), "rows": len(rows), "dataset": base.version}
     return {graph.COMPARISON: Outcome(Made(compared.data_version(), summary))}
+
+
+def _draw(compared: Comparison, folder: Path) -> None:
+    """The pictures that Dagster's UI shows; the HTML report draws its own."""
+    (folder / LEADERBOARD_PICTURE).write_bytes(leaderboard_png(compared))
+    (folder / SUITES_PICTURE).write_bytes(suites_png(compared))
+    (folder / COST_PICTURE).write_text(to_svg(cost_against_quality(compared)), encoding="utf-8")
 
 
 def _teacher_again(work: Work) -> ScoredPredictions | None:
@@ -146,7 +172,8 @@ def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
 def _decide(work: Work) -> Mapping[str, Outcome]:
     settings = work.flywheel.settings.decision_for(work.partition.workload)
     evaluation = work.flywheel.settings.evaluation_for(work.partition.workload)
-    compared = read_comparison(work.upstream(graph.COMPARISON))
+    upstream = work.upstream(graph.COMPARISON)
+    compared = read_comparison(upstream)
     try:
         decided = decide(
             compared,
@@ -162,8 +189,15 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
         raise Refusal(str(error), check=(graph.DECISION, "gates")) from error
     draft = work.draft(graph.DECISION).path
     (draft / DECISION_FILE).write_bytes(orjson.dumps(decided.to_json(), option=orjson.OPT_INDENT_2))
-    examples = _losing_examples(work, compared)
+    losses = _losses(work, compared, decided)
+    examples = losses[0].examples if losses else ()
     (draft / "report.md").write_text(to_markdown(compared, decided, examples), encoding="utf-8")
+    # Not the time of day: an artifact's version is the hash of its files, and equal evidence gives an equal decision.
+    compared_at = datetime.fromtimestamp(upstream.manifest["created_at"], UTC)
+    report = report_of(compared, decided, losses, compared_at=compared_at, max_age_days=settings.max_age_days)
+    (draft / HTML_REPORT).write_text(to_html(report), encoding="utf-8")
+    for name in PICTURES:
+        shutil.copyfile(upstream.path / name, draft / name)
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
     return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
 
@@ -178,16 +212,15 @@ def _looks_taken(work: Work) -> list[Look]:
     return [Look.from_json(look) for look in evidence.get("looks_taken", ())]
 
 
-def _losing_examples(work: Work, compared: Comparison) -> tuple[Example, ...]:
-    """Real rows on which the best variant still loses: what a mean does not show."""
-    metric = gates_of_type(compared.workload_type, compared.reference)[0].metric
-    best = leading_arm(compared, metric)
-    if best is None or best.version is None:
+def _losses(work: Work, compared: Comparison, decided: Decision) -> tuple[Losses, ...]:
+    """Real rows that the winner, or the variant closest to winning, still loses: what a mean does not show."""
+    focus = arm_in_focus(compared, decided)
+    if focus is None or focus.version is None:
         return ()
-    partition = Partition(work.partition.workload, best.candidate)
-    evaluated = work.flywheel.artifacts.version(graph.EVALS[best.variant], partition, best.version)
+    partition = Partition(work.partition.workload, focus.candidate)
+    evaluated = work.flywheel.artifacts.version(graph.EVALS[focus.variant], partition, focus.version)
     rows = read_eval_rows(work.upstream(graph.BASE).path)
-    return losing_examples(rows, read_predictions(evaluated.path / PREDICTIONS_FILE), metric)
+    return losses_of(rows, read_predictions(evaluated.path / PREDICTIONS_FILE), gated_metrics(decided))
 
 
 def read_comparison(artifact: Artifact) -> Comparison:
@@ -202,12 +235,22 @@ def _describe_comparison(artifact: Artifact) -> Mapping[str, Any]:
         "evaluated": artifact.summary["evaluated"],
         "rows": artifact.summary["rows"],
         "sources of the rows": bullet_table(["source", "rows"], list(compared.eval_sources.items())),
-        "leaderboard": picture((artifact.path / "leaderboard.png").read_bytes(), "scores with 95% intervals"),
+        **_pictures(artifact.path),
         "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
         "holes": bullet_table(
             ["candidate", "variant", "state", "why"],
             [[arm.candidate, arm.variant, arm.state, arm.reason] for arm in compared.holes],
         ),
+    }
+
+
+def _pictures(folder: Path) -> Mapping[str, Any]:
+    """The leaderboard, the heat map, cost against quality, and where the report lies that has all of it."""
+    return {
+        "report to open in a browser": dg.MetadataValue.path(str(folder / HTML_REPORT)),
+        "leaderboard": picture((folder / LEADERBOARD_PICTURE).read_bytes(), "scores with 95% intervals"),
+        "by suite": picture((folder / SUITES_PICTURE).read_bytes(), "scores by suite label"),
+        "cost against quality": drawing((folder / COST_PICTURE).read_text(encoding="utf-8"), "cost against quality"),
     }
 
 
@@ -217,6 +260,7 @@ def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
         "needed rows": summary["needed_rows"] or 0,
+        **_pictures(artifact.path),
         "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
         "evidence": dg.MetadataValue.json(orjson.loads((artifact.path / DECISION_FILE).read_bytes())["evidence"]),
     }

@@ -39,6 +39,11 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
 
 
+def drawing(svg: str, alt: str) -> dg.MarkdownMetadataValue:
+    """An SVG, shown inline; as an image it can neither run nor fetch anything."""
+    return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
+
+
 def jsonl_preview(path: Path, rows: int = _PREVIEW_ROWS) -> dg.MarkdownMetadataValue:
     """The first rows of a JSONL file, each cut to a readable length."""
     if not path.is_file():

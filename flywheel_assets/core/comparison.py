@@ -1,7 +1,7 @@
 """Comparison: every variant of every candidate of one workload beside each other, holes included.
 
 What belongs here: the leaderboard, and the per-row scores a decision is made from, so that a changed gate decides again
-without a model call. What does not: the verdict (`core.decisions`) and prose (`core.comparison_report`).
+without a model call. What does not: the verdict (`core.decisions`) and prose (`core.report`).
 
 The reference is the teacher's logged answers, scored with the same metrics. Where nobody corrected them they are what the
 rows are examined against, so they are right by construction: agreement with them is not accuracy.

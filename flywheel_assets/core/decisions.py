@@ -26,7 +26,7 @@ from flywheel_assets.core.looks import Due, Look, Waiting, next_look
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.core.sample_size import rows_to_settle
 
-__all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide"]
+__all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of"]
 
 
 class Verdict(StrEnum):
@@ -80,6 +80,13 @@ class Decision:
     def data_version(self) -> str:
         """Hash of the whole decision (32 hex digits); equal evidence gives equal decisions."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def incumbent_of(decision: Decision) -> Model | None:
+    """The model that served when this was decided, as its evidence names it; None is the teacher."""
+    # Absent from decisions made before gates could be against it.
+    found = decision.evidence["settings"].get("incumbent")
+    return None if found is None else (found[0], Variant(found[1]), found[2])
 
 
 def decide(

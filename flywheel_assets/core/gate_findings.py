@@ -110,7 +110,7 @@ def judge_arms(
     judged = []
     for arm in comparison.evaluated:
         tested = tuple(
-            _test(comparison, arm, gate, alpha, min_clusters, seed, incumbent)
+            judge_gate(comparison, arm, gate, alpha=alpha, min_clusters=min_clusters, seed=seed, incumbent=incumbent)
             for gate in gates
             # The base variant has nothing to improve on; whether it is good enough the other gates tell.
             if gate.kind in TESTED and not (gate.kind is GateKind.IMPROVEMENT and arm.variant is Variant.BASE)
@@ -138,15 +138,17 @@ def arm_of(comparison: Comparison, model: Model | None) -> Arm | None:
     return next((arm for arm in comparison.evaluated if (arm.candidate, arm.variant, arm.adapter_version) == model), None)
 
 
-def _test(
+def judge_gate(
     comparison: Comparison,
     arm: Arm,
     gate: Gate,
+    *,
     alpha: float,
     min_clusters: int,
     seed: int,
     incumbent: Model | None,
 ) -> TestedGate:
+    """One tested gate of one arm, its bounds at level `alpha`; nothing is corrected for."""
     rows = rows_of(comparison, gate)
     scores = _scores(arm, gate, rows)
     against = _against(comparison, arm, gate, rows, incumbent)

@@ -91,8 +91,8 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.PREFIXED], Scope.CELL, (BASE, PREFIX), "evaluation", code_version="2"),
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation", code_version="2"),
     Node(TEACHER_EVAL, Scope.WORKLOAD, (BASE, PROFILE), "evaluation"),
-    Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, TEACHER_EVAL, *EVALS.values()), "decision", code_version="5"),
-    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="3"),
+    Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, TEACHER_EVAL, *EVALS.values()), "decision", code_version="6"),
+    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="4"),
     Node(CATALOG, Scope.ALL, (DECISION,), "distribution", code_version="2"),
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}

@@ -7,6 +7,7 @@ pyplot, so drawing is safe in any thread and needs no display.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.predictions import Score
+from flywheel_assets.core.report.heat_map import heat_map_of
 from flywheel_assets.core.rows import Json, Variant
 
 if TYPE_CHECKING:
@@ -24,6 +26,10 @@ _PANEL_WIDTH, _ROW_HEIGHT = 4.6, 0.42
 _COLOURS = {Variant.BASE: "#8a8f98", Variant.PREFIXED: "#3b7dd8", Variant.CUSTOMIZED: "#1f9d62"}
 _HOLE_COLOUR = "#b03a2e"
 _HEADLINES = 3
+# Labels a heat map shows; the report has them all.
+_HEAT_ROWS = 40
+# Those of the report: light enough for dark numbers on every one of them.
+_HEAT_COLOURS = ("#f2ab84", "#f6efdc", "#8fd3b2")
 # Categories a drift panel has room for.
 _MOVED = 10
 
@@ -70,6 +76,32 @@ def leaderboard_png(comparison: Comparison, metrics: Sequence[str] = ()) -> byte
     panels[0].set_yticks(range(len(comparison.arms)), [arm.label for arm in comparison.arms], fontsize=8)
     panels[0].set_ylim(len(comparison.arms) - 0.5, -0.5)
     figure.suptitle(f"{comparison.workload}: 95% intervals, dotted line = reference", fontsize=10)
+    return _png(figure)
+
+
+def suites_png(comparison: Comparison) -> bytes:
+    """The main metric of every evaluated arm by suite label, the labels with the most rows first."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    heat = heat_map_of(comparison)
+    lines = [(f"{row.label} ({row.rows})", row) for group in heat.groups for row in group.shown]
+    shown, left_out = lines[:_HEAT_ROWS], len(lines) - _HEAT_ROWS
+    figure = _figure(3.2 + 1.05 * max(2, len(heat.arms)), 1.6 + _ROW_HEIGHT * max(2, len(shown)))
+    axes = figure.subplots()
+    values = [[math.nan if cell is None else cell.score.value for cell in row.cells] for _, row in shown]
+    if values:
+        axes.imshow(
+            values, aspect="auto", cmap=LinearSegmentedColormap.from_list("heat", _HEAT_COLOURS), vmin=heat.low, vmax=1.0
+        )
+    for place, (_, row) in enumerate(shown):
+        for column, cell in enumerate(row.cells):
+            axes.text(column, place, f"{cell.score.value:.3f}" if cell else "–", ha="center", va="center", fontsize=8)
+    names = [_plain(label, 28) for label in heat.arms]
+    axes.set_xticks(range(len(names)), [name.replace(" (", "\n(") for name in names], fontsize=8, parse_math=False)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(shown)), [_plain(label, 40) for label, _ in shown], fontsize=8, parse_math=False)
+    more = f"; {left_out} more labels in report.html" if left_out > 0 else ""
+    axes.set_title(f"{heat.metric} by label (rows){more}", fontsize=10)
     return _png(figure)
 
 
@@ -141,6 +173,12 @@ def _png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def _plain(text: str, longest: int) -> str:
+    """One short line that a font can show: a label comes from a record, and may be anything."""
+    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _day(when: datetime) -> float:

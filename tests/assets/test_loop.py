@@ -64,6 +64,27 @@ def test_records_become_a_decision_and_every_step_shows_in_dagster(bench: Bench)
     assert bench.platform.deployed_now == 0
 
 
+def test_comparison_and_decision_bring_a_report_and_show_its_pictures_in_dagster(bench: Bench) -> None:
+    bench.content["candidates"] = bench.content["candidates"][:1]
+    bench.platform.answers = lambda candidate, variant, row: row.reference if row.row_id[-1] < "c" else Answer("no")
+    bench.ingest(120)
+    assert bench.turn().ok
+    for name in (graph.COMPARISON, graph.DECISION):
+        artifact = bench.flywheel.artifacts.require(name, Partition("tickets"))
+        page = (artifact.path / "report.html").read_text(encoding="utf-8")
+        assert "<h1>tickets: may a small model replace the big one?</h1>" in page
+        event = bench.instance.get_latest_materialization_event(asset_key(name))
+        assert event is not None and event.asset_materialization is not None
+        shown = event.asset_materialization.metadata
+        assert shown["report to open in a browser"].value == str(artifact.path / "report.html")
+        for picture, kind in (("leaderboard", "png"), ("by suite", "png"), ("cost against quality", "svg+xml")):
+            assert f"](data:image/{kind};base64," in str(shown[picture].value)
+    comparison = bench.flywheel.artifacts.require(graph.COMPARISON, Partition("tickets")).path
+    assert {path.name for path in comparison.glob("*.csv")} == {"leaderboard.csv", "single_turn.csv", "against_teacher.csv"}
+    decision = (bench.flywheel.artifacts.require(graph.DECISION, Partition("tickets")).path / "report.html").read_text()
+    assert "What would change the verdict" in decision and "still loses" in decision
+
+
 def test_a_second_turn_makes_nothing_and_asks_no_model(bench: Bench) -> None:
     bench.ingest(120)
     bench.turn()
@@ -307,6 +328,7 @@ def test_a_structured_workload_is_scored_by_its_fields_and_decided(bench: Bench)
     assert (status["decision"]["verdict"], status["decision"]["variant"]) == ("promote", "customized")
     comparison = bench.flywheel.artifacts.require(graph.COMPARISON, Partition("extract")).path
     assert all("field_f1" in path.read_text() for path in comparison.glob("*.md"))
+    assert "small,customized,all,all,field_f1,1.0," in (comparison / "structured_quality.csv").read_text()
     costs = {line["candidate"]: float(line["cost_per_1k_usd"] or "nan") for line in leaderboard(comparison)}
     # The fake platform reports five tokens each way, the teacher's records 400 and 100.
     assert costs == pytest.approx({"(reference)": 4.0, "small": 0.002, "tiny": math.nan}, nan_ok=True)

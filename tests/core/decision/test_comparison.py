@@ -14,9 +14,10 @@ import orjson
 import pytest
 
 from flywheel_assets.core.comparison import ArmResult, Comparison
-from flywheel_assets.core.comparison_report import leading_arm, losing_examples, to_markdown
 from flywheel_assets.core.decisions import decide
 from flywheel_assets.core.plots import HistoryPoint, leaderboard_png, loss_curve_png, score_history_png
+from flywheel_assets.core.report import to_markdown
+from flywheel_assets.core.report.examples import leading_arm, losing_examples
 from flywheel_assets.core.rows import Variant
 
 PNG = b"\x89PNG\r\n"

@@ -1,24 +1,18 @@
-"""The comparison report: a comparison and its decision in Markdown, for a person who did not build the system.
+"""Markdown: a comparison and its decision as the text that Dagster's UI and a terminal show.
 
 What belongs here: sentences, tables and a few real rows. Every number comes from the comparison or the decision.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from flywheel_assets.core.comparison import Arm, Comparison
-from flywheel_assets.core.datasets.gold import Gold
 from flywheel_assets.core.decisions import Decision, Verdict
-from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.metrics import MAIN_METRIC
-from flywheel_assets.core.predictions import SUITES, Score, ScoredPredictions
-from flywheel_assets.core.rows import Answer, EvalRow, WorkloadType
+from flywheel_assets.core.predictions import SUITES, Score
+from flywheel_assets.core.report.caveats import caveats
+from flywheel_assets.core.report.examples import Example, arm_in_focus
 
 _LONGEST = 400
 _HEADLINE = {
@@ -26,55 +20,10 @@ _HEADLINE = {
     Verdict.KEEP: "keep the teacher",
     Verdict.INCONCLUSIVE: "inconclusive",
 }
-_GOLD: Mapping[str, str] = {
-    Gold.CORRECTION: "people who corrected the teacher",
-    Gold.ACCEPTED_ANSWERS: "accepted answers in the records",
-    Gold.FEEDBACK: "feedback that confirmed the teacher",
-    Gold.TEACHER: "the teacher alone",
-}
-# A few hundred rows decide little; below this the report says so in words.
-_FEW_ROWS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One real row: what was asked, what was right, what was said (or the error), and its score (0..1)."""
-
-    row_id: str
-    asked: str
-    expected: str
-    answered: str
-    score: float
-
-
-def leading_arm(comparison: Comparison, metric: str) -> Arm | None:
-    """The evaluated arm with the best mean on a metric; the first one listed where several are equal."""
-    scored = [arm for arm in comparison.evaluated if arm.report and metric in arm.report.scores]
-    return max(scored, key=lambda arm: _mean(arm, metric), default=None)
-
-
-def losing_examples(
-    rows: Sequence[EvalRow], evaluation: ScoredPredictions, metric: str, *, limit: int = 5
-) -> tuple[Example, ...]:
-    """The rows an arm does worst on, worst first, then in the order of the file; never one it got wholly right."""
-    by_id = {row.row_id: row for row in rows}
-    column = evaluation.scores[metric]
-    lost = [int(i) for i in np.argsort(column, kind="stable") if column[i] < 1.0][:limit]
-    return tuple(
-        Example(
-            row_id=prediction.row_id,
-            asked=_last_question(by_id[prediction.row_id].request),
-            expected=_say(reference),
-            answered=_say(prediction.answer) if prediction.answer else f"(error) {prediction.error}",
-            score=float(column[i]),
-        )
-        for i in lost
-        for prediction, reference in ((evaluation.predictions[i], evaluation.references[i]),)
-    )
 
 
 def to_markdown(comparison: Comparison, decision: Decision | None = None, examples: Sequence[Example] = ()) -> str:
-    """The whole report. `examples` are those of the leading arm, from `losing_examples`."""
+    """The whole report. `examples` are those of the arm in focus, from `examples.losing_examples`."""
     text = "\n".join(_lines(comparison, decision, examples)).rstrip() + "\n"
     # A model can write half a surrogate pair, which no file can hold.
     return text.encode("utf-8", "replace").decode()
@@ -94,6 +43,8 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
     yield ""
     yield from _leaderboard(comparison)
     yield ""
+    yield "Each cell is a mean, its 95% interval and, in brackets, the rows the metric applies to."
+    yield ""
     yield from _by_suite(comparison)
     if comparison.holes:
         yield "## Not measured"
@@ -101,7 +52,8 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
         yield from (f"- {arm.label}: {arm.state}. {arm.reason or 'No reason was recorded.'}" for arm in comparison.holes)
         yield ""
     if examples:
-        yield "## Where the best variant still loses"
+        focus = arm_in_focus(comparison, decision)
+        yield f"## Where {_inline(focus.label) if focus else 'it'} still loses"
         yield ""
         for example in examples:
             yield f"**{_inline(example.asked)}** (row `{example.row_id}`, score {example.score:.2f})"
@@ -110,7 +62,7 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
             yield ""
     yield "## How to read this"
     yield ""
-    yield from (f"- {caveat}" for caveat in _caveats(comparison))
+    yield from (f"- {caveat}" for caveat in caveats(comparison))
 
 
 def _leaderboard(comparison: Comparison) -> Iterator[str]:
@@ -160,29 +112,6 @@ def _arm_cells(arm: Arm, metrics: Sequence[str]) -> list[str]:
     return [name, arm.variant.value, *scores, *latency, str(report.n), str(report.errors)]
 
 
-def _caveats(comparison: Comparison) -> Iterator[str]:
-    yield f"The reference is {comparison.reference_note}. A high score means agreement with it, not that it is right."
-    if comparison.ceiling:
-        yield "Asked once more, the teacher agrees with what counts as right that often: the ceiling for everybody else."
-    said = ", ".join(f"{count} by {_GOLD[gold]}" for gold, count in comparison.gold.items())
-    if comparison.gold.keys() - {Gold.TEACHER}:
-        yield f"What is right was said {said}."
-    yield "Each cell is a mean, its 95% interval and, in brackets, the rows the metric applies to; an errored row counts 0."
-    yield "Intervals of two variants may overlap although one is better: the decision compares them row by row."
-    if comparison.workload_type is WorkloadType.TOOL_CALLING:
-        yield "The `nemo_*` columns repeat NeMo Evaluator's definitions with their faults; the gates use the strict ones."
-    if any(metric in JUDGE_COLUMNS for metric in comparison.reference):
-        yield "The `judge_*` columns are verdicts of a model, which errs too: docs/judge.md says how they are corrected."
-    clusters = len(set(comparison.clusters))
-    if clusters < _FEW_ROWS:
-        yield f"Only {clusters} independent conversations were asked: differences of several points can be chance."
-    if clusters < len(comparison.row_ids):
-        yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations; intervals are wider for it."
-    if comparison.sources_note:
-        yield comparison.sources_note
-    yield from comparison.notes
-
-
 def _cell(score: Score | None) -> str:
     return f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}] ({score.n})" if score else ""
 
@@ -190,27 +119,6 @@ def _cell(score: Score | None) -> str:
 def _by_construction(score: Score) -> str:
     # An interval would suggest that the reference was measured.
     return f"{score.value:.3f} ({score.n})"
-
-
-def _mean(arm: Arm, metric: str) -> float:
-    return arm.report.scores[metric].value if arm.report else 0.0
-
-
-def _last_question(request: Mapping[str, Any]) -> str:
-    """The last user message of a request, as text."""
-    for message in reversed(request.get("messages") or ()):
-        if message.get("role") == "user":
-            content = message.get("content")
-            if isinstance(content, str):
-                return content
-            return " ".join(str(part.get("text", "")) for part in content or () if isinstance(part, dict))
-    return "(no user message)"
-
-
-def _say(answer: Answer) -> str:
-    calls = ", ".join(f"{call.name}({call.arguments})" for call in answer.tool_calls)
-    text = json.dumps(answer.content, ensure_ascii=False) if answer.content else ""
-    return " ".join(part for part in (calls, text) if part) or "(nothing)"
 
 
 def _inline(text: str) -> str:
