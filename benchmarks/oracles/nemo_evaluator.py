@@ -1,10 +1,10 @@
 """NeMo's in-process evaluator on batches of rows from stdin: `nemo_evaluator.py < batches > scores`, both JSON.
 
 Started by `environments.run_nemo` with the interpreter of NeMo's environment; imports nothing of this project. A row is
-`{"text", "said", "calls", "response"}`: reference text, answered text, reference calls in OpenAI's form with parsed arguments,
-and the answer as a chat completion. Out come `{"versions", "batches"}`, and for each batch and metric the wall time in
-seconds of `Evaluator().run_sync(metric, rows)` and a score a row, null for NaN. A metric that raises ends NeMo's whole
-evaluation; then the rows are evaluated one by one, and such a row's score is the name of the error.
+`{"text", "said", "calls", "response"}`: reference text, answered text, reference calls in OpenAI's form with parsed
+arguments, and the answer as a chat completion. Out come `{"versions", "batches"}`, and for each batch and metric the wall
+time in seconds of `Evaluator().run_sync(metric, rows)` and a score a row, null for NaN. A metric that raises ends NeMo's
+whole evaluation; then the rows are evaluated one by one, and such a row's score is the name of the error.
 """
 
 import json

@@ -8,8 +8,9 @@ Source: `ToolCallingMetric` of the `nemo_evaluator_sdk` in PyPI `nemo-platform` 
 - any JSON counts as arguments, not only objects, and `true` equals `1`.
 
 References are given to it as parsed objects, as its documentation asks; given as text, as logged, they could never match.
-One fault is not kept: JSON that Python refuses to read (an integer of more than 4,300 digits, nesting without end) ends NeMo's
-whole evaluation with an error; here it is malformed like any other. `make bench BENCH=scoring_vs_nemo_ratio` runs both.
+One fault is not kept: JSON that Python refuses to read (an integer of more than 4,300 digits, nesting without end) ends
+NeMo's whole evaluation with an error; here it is malformed like any other. `make bench BENCH=nemo_parity_differences` runs
+both.
 Use `core.metrics.strict` for decisions.
 """
 
@@ -23,12 +24,9 @@ from flywheel_assets.core.rows import Answer, EvalRow
 
 
 @lru_cache(8192)
-def _loads(text: str, side: str) -> tuple[Any]:
-    """Parsed with the standard library, as NeMo does (so `NaN` is a number); the tuple tells null from malformed.
-
-    Each side has objects of its own: one object on both would make `NaN` equal itself.
-    """
-    return (json.loads(text),)
+def _loads(text: str) -> Any:
+    """Parsed with the standard library, as NeMo does (so `NaN` is a number)."""
+    return json.loads(text)
 
 
 def function_name(row: EvalRow, answer: Answer) -> float | None:
@@ -39,8 +37,8 @@ def function_name(row: EvalRow, answer: Answer) -> float | None:
 def function_name_and_args(row: EvalRow, answer: Answer) -> float | None:
     """1 if the names match and, name by name, the last call's arguments are equal. None when the answer is malformed."""
     try:
-        made = {call.name: _loads(call.arguments, "answer") for call in answer.tool_calls}
-        expected = {call.name: _loads(call.arguments, "reference") for call in row.reference.tool_calls}
-        return float(made == expected)
+        made = {call.name: _loads(call.arguments) for call in answer.tool_calls}
+        expected = {call.name: _loads(call.arguments) for call in row.reference.tool_calls}
+        return float(made.keys() == expected.keys() and all(made[name] == value for name, value in expected.items()))
     except (ValueError, RecursionError):
         return None
