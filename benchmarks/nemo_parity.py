@@ -123,9 +123,18 @@ def _differences(pairs: list[Pair], ours: dict[str, Any], theirs: dict[str, Any]
 
 def _explanation(difference: Difference) -> str | None:
     """The kind of a known difference; None where there is none."""
-    if isinstance(difference.theirs, str) and difference.theirs in ("RecursionError", "ValueError"):
-        return _ENDS
-    return None
+    raised = difference.theirs in ("RecursionError", "ValueError")
+    return _ENDS if raised and any(_python_refuses(arguments) for _, arguments in difference.pair.made) else None
+
+
+def _python_refuses(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _shown(difference: Difference) -> dict[str, Any]:
