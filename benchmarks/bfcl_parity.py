@@ -83,7 +83,7 @@ def compare(cases: list[Case]) -> list[Compared]:
         rows.append(eval_row(row_id, case.question))
         answer = Answer(None, tuple(ToolCall(name, text) for name, text in case.calls))
         predictions.append(Prediction(row_id, answer, latency_ms=1.0))
-    ours = score_rows(WorkloadType.TOOL_CALLING, rows, predictions)["bfcl_ast"]
+    ours = score_rows(WorkloadType.TOOL_CALLING, rows, predictions, only=["bfcl_ast"])["bfcl_ast"]
     return [
         Compared(case, bool(score), said["valid"], said["error_type"])
         for case, score, said in zip(cases, ours, theirs, strict=True)
@@ -192,8 +192,10 @@ def explain(differences: list[Compared]) -> list[str | None]:
 def _rewritten(case: Case, change: Callable[[Any], Any]) -> Case:
     calls = []
     for name, text in case.calls:
-        arguments = json.loads(text)
-        calls.append((name, {key: change(value) for key, value in arguments.items()}))
+        try:
+            calls.append((name, {key: change(value) for key, value in json.loads(text).items()}))
+        except (ValueError, AttributeError):
+            return case  # malformed, which nothing here explains
     return replace(case, calls=as_text(calls))
 
 

@@ -30,9 +30,10 @@ _NO_SCHEMA: Schema = {}
 def ast_match(row: EvalRow, answer: Answer) -> float | None:
     """1 if the calls can be paired one to one with the accepted ones.
 
-    A call fits when its name is the same, every required parameter is there, none is unexpected, and each value has the
-    declared type and is among the accepted ones: strings without ` ,./-_*^`, lower case and with one kind of quotes; an
-    integer passes for a float, not the other way round. None where the reference calls nothing.
+    A call fits when its name is the one offered, every required parameter is there, none is unexpected (neither to the
+    accepted answer nor to the tool), and each value has the declared type and is among the accepted ones: strings without
+    ` ,./-_*^`, lower case and with one kind of quotes; an integer passes for a float, not the other way round; an empty list
+    counts as left out. None where the reference calls nothing.
     """
     if not row.reference.calls_tools:
         return None
