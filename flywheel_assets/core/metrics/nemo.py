@@ -17,15 +17,29 @@ Use `core.metrics.strict` for decisions.
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from flywheel_assets.core.rows import Answer, EvalRow
+
+# orjson reads an integer beyond 64 bits as a float.
+_LONG_NUMBER = re.compile("[0-9]{19}")
 
 
 @lru_cache(8192)
 def _loads(text: str) -> Any:
-    """Parsed with the standard library, as NeMo does (so `NaN` is a number)."""
+    """Parsed as the standard library does, which NeMo uses (so `NaN` is a number).
+
+    By orjson where both read the same, because it is six times as fast; what it refuses is left to the standard library.
+    """
+    if not _LONG_NUMBER.search(text):
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
     return json.loads(text)
 
 

@@ -111,7 +111,8 @@ def _score(metric: Metric, row: EvalRow, answer: Answer | None) -> float:
         ) from error
     if score is None:
         return np.nan
-    if not isinstance(score, numbers.Real) or not 0.0 <= score <= 1.0:
+    # Nearly every score is a float, and asking that first takes a tenth of the time.
+    if (type(score) is not float and not isinstance(score, numbers.Real)) or not 0.0 <= score <= 1.0:
         raise MetricError(
             f"metric '{metric.name}', row '{row.row_id}': {score!r} is not a number in 0..1 (None means: does not apply)."
         )

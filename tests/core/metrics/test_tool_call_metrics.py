@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flywheel_assets.core.metrics import bfcl, nemo, strict
@@ -125,6 +125,21 @@ class TestNemo:
         expected = row(("f", {"a": 1}))
         assert nemo.function_name_and_args(expected, answer(("f", said))) is None
         assert nemo.function_name(expected, answer(("f", said))) == 1.0
+
+    @given(st.text(st.sampled_from('{}[]":,0123456789.eE+-aNfintrulsy \\\\ud8\ud800\n'), max_size=24) | st.text())
+    @example("18446744073709551616")
+    @example("-9223372036854775809")
+    @example("1e400")
+    @example('{"a": "\\ud800"}')
+    @example("NaN")
+    def test_arguments_are_read_as_the_standard_library_reads_them(self, said: str) -> None:
+        try:
+            expected = json.loads(said)
+        except (ValueError, RecursionError):
+            with pytest.raises((ValueError, RecursionError)):
+                nemo._loads(said)
+            return
+        assert repr(nemo._loads(said)) == repr(expected)
 
     def test_not_a_number_equals_itself_inside_arguments_only_as_in_nemo(self) -> None:
         """Python's parser has one NaN, and containers compare by identity first."""
