@@ -70,5 +70,5 @@ bench: $(VENV)/.local $(VENV)/.dev  ## the benchmarks, one JSON object a line (B
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove the environment and every trace, artifact and run of this clone
-	@echo "This removes $(VENV)/, .flywheel/ and .dagster/. Press Ctrl-C within 5 seconds to keep them."; sleep 5
-	rm -rf $(VENV) .flywheel .dagster
+	@echo "This removes $(VENV)/, .flywheel/, .dagster/ and .bench/. Press Ctrl-C within 5 seconds to keep them."; sleep 5
+	rm -rf $(VENV) .flywheel .dagster .bench

@@ -6,7 +6,19 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import cleaning, dataprep, decision_statistics, demo, elasticsearch, ingest, scoring, sensors
+from benchmarks import (
+    bfcl_parity,
+    cleaning,
+    dataprep,
+    decision_statistics,
+    demo,
+    elasticsearch,
+    incremental_evaluation,
+    ingest,
+    nemo_parity,
+    scoring,
+    sensors,
+)
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -20,6 +32,9 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "sensor_idle_tick_s": lambda: [elasticsearch.bench_idle_tick()],
     "score_1000_tool_rows_s": lambda: [scoring.bench_scoring()],
     "bootstrap_10k_s": lambda: [scoring.bench_bootstrap()],
+    "scoring_vs_nemo_ratio": nemo_parity.bench_nemo,
+    "bfcl_parity_differences": lambda: [bfcl_parity.bench_bfcl_parity()],
+    "incremental_eval_calls_ratio": lambda: [incremental_evaluation.bench_incremental_evaluation()],
     "false_promotion_rate": lambda: [decision_statistics.bench_false_promotions()],
     "power_at_planned_n": lambda: [decision_statistics.bench_power()],
     "interval_coverage": lambda: [decision_statistics.bench_coverage()],
@@ -28,8 +43,8 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "demo_one_candidate_wall_s": demo.bench_one_candidate,
     "demo_wall_s": demo.bench_demo,
 }
-# Measured in the same run as another one, so that the share belongs to that wall time.
-ALIASES = {"orchestration_share": "demo_wall_s"}
+# Measured in the same run as another one, so that both belong to the same rows and wall time.
+ALIASES = {"orchestration_share": "demo_wall_s", "nemo_parity_differences": "scoring_vs_nemo_ratio"}
 
 
 def main(names: list[str]) -> int:

@@ -28,7 +28,7 @@ Line = dict[str, object]
 def bench_demo() -> Iterator[Line]:
     """Both candidates, and the share of that time in which no model was loaded, trained or asked."""
     with tempfile.TemporaryDirectory() as folder:
-        root = _clone(Path(folder))
+        root = fresh_folder(Path(folder))
         wall = _demo(root)
         yield figure("demo_wall_s", round(wall, 3), "s", "lower", 720)
         busy = _union([tuple(span) for span in _busy_spans(root)])
@@ -38,7 +38,7 @@ def bench_demo() -> Iterator[Line]:
 def bench_one_candidate() -> Iterator[Line]:
     """`smollm2-135m` alone."""
     with tempfile.TemporaryDirectory() as folder:
-        root = _clone(Path(folder), lambda content: content.update(candidates=content["candidates"][:1]))
+        root = fresh_folder(Path(folder), lambda content: content.update(candidates=content["candidates"][:1]))
         yield figure("demo_one_candidate_wall_s", round(_demo(root), 3), "s", "lower", 420)
 
 
@@ -46,19 +46,20 @@ def bench_noop_run() -> Iterator[Line]:
     """`flywheel run` right after a run: the whole process, nothing to do, and no model called (a double counts)."""
     with tempfile.TemporaryDirectory() as folder, OpenAIDouble() as double:
         remote = {"id": "remote", "model": double.url, "engine": "openai", "trainable": False}
-        root = _clone(Path(folder), lambda content: content.update(candidates=[remote]))
+        root = fresh_folder(Path(folder), lambda content: content.update(candidates=[remote]))
         _records(root)
-        _flywheel(root, "run")
+        flywheel_in(root, "run")
         asked = double.count
         began = time.monotonic()
-        done = _flywheel(root, "run", "--json")
+        done = flywheel_in(root, "run", "--json")
         wall = time.monotonic() - began
         if json.loads(done.stdout)["materialized"] or double.count != asked or not asked:
             raise RuntimeError(f"the second run was no second run: {done.stdout}, {double.count - asked} model calls")
         yield figure("noop_run_s", round(wall, 3), "s", "lower", 15)
 
 
-def _clone(root: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Path:
+def fresh_folder(root: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Path:
+    """`root` with this clone's configuration, edited: a flywheel that has seen nothing yet."""
     content = yaml.safe_load((REPOSITORY / "flywheel.yaml").read_text())
     if edit is not None:
         edit(content)
@@ -76,7 +77,7 @@ def _demo(root: Path) -> float:
     )
     subprocess.run([sys.executable, "-c", script], cwd=root, env=_environment(root), check=True, stdout=sys.stderr)
     began = time.monotonic()
-    _flywheel(root, "demo")
+    flywheel_in(root, "demo")
     return time.monotonic() - began
 
 
@@ -101,10 +102,11 @@ def _records(root: Path) -> None:
 
     path = root / "records.jsonl"
     write_records(path, 500)
-    _flywheel(root, "ingest", str(path))
+    flywheel_in(root, "ingest", str(path))
 
 
-def _flywheel(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def flywheel_in(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """One command of the command line, as a process of its own."""
     command = [sys.executable, "-m", "flywheel_assets.cli", *arguments]
     done = subprocess.run(command, cwd=root, env=_environment(root), capture_output=True, text=True, check=False)
     if check and done.returncode:

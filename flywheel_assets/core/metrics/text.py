@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
 from functools import lru_cache
 
 from rapidfuzz.distance import LCSseq
 
 from flywheel_assets.core.rows import Answer, EvalRow
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PUNCTUATION = string.punctuation.encode()
+_BLANKS_AND_PUNCTUATION = _PUNCTUATION + b" \t\n\r"
 _WORDS = re.compile(r"[^\W_]+")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_ARTICLE_WORDS = frozenset({"a", "an", "the"})
 
 
 @lru_cache(8192)
 def normalized_tokens(text: str) -> tuple[str, ...]:
     """SQuAD's normalisation (Rajpurkar et al. 2016): lower case, no ASCII punctuation, no articles, split on blanks."""
-    return tuple(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    # As bytes, because that is four times as fast; in UTF-8 no part of another character looks like ASCII punctuation.
+    encoded = text.lower().encode("utf-8", "surrogatepass")
+    plain = encoded.translate(None, _PUNCTUATION).decode("utf-8", "surrogatepass")
+    if encoded.translate(None, _BLANKS_AND_PUNCTUATION).isalnum():
+        # Nothing but ASCII words and blanks, as nearly always: an article is a word of its own.
+        return tuple([word for word in plain.split() if word not in _ARTICLE_WORDS])
+    return tuple(_ARTICLES.sub(" ", plain).split())
 
 
 def f1(row: EvalRow, answer: Answer) -> float | None:
@@ -29,10 +36,23 @@ def f1(row: EvalRow, answer: Answer) -> float | None:
     """
     expected = normalized_tokens(row.reference.content or "")
     said = normalized_tokens(answer.content or "")
-    if not expected or not said:
+    if expected == said or not expected or not said:
         return float(expected == said)
-    shared = (Counter(expected) & Counter(said)).total()
-    return 2.0 * shared / (len(expected) + len(said))
+    return 2.0 * _shared(expected, said) / (len(expected) + len(said))
+
+
+def _shared(expected: tuple[str, ...], said: tuple[str, ...]) -> int:
+    """How many tokens both have, each as often as both have it."""
+    # A plain dictionary: for a sentence, making a Counter costs more than counting.
+    left: dict[str, int] = {}
+    for token in expected:
+        left[token] = left.get(token, 0) + 1
+    shared = 0
+    for token in said:
+        if often := left.get(token):
+            left[token] = often - 1
+            shared += 1
+    return shared
 
 
 def exact_match(row: EvalRow, answer: Answer) -> float | None:

@@ -60,6 +60,11 @@ class Report:
     holes: tuple[Place, ...]
     caveats: tuple[str, ...]
 
+    @property
+    def has_ceiling(self) -> bool:
+        """Whether the teacher was asked once more."""
+        return any(line.kind == "ceiling" for column in self.leaderboard.columns for line in column.lines)
+
 
 def report_of(
     comparison: Comparison,

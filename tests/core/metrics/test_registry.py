@@ -110,6 +110,14 @@ def test_predictions_of_other_rows_are_refused(predictions: list[Prediction]) ->
         score_rows(WorkloadType.TOOL_CALLING, [row("a", CALL), row("b", CALL)], predictions)
 
 
+def test_named_metrics_are_scored_alone_and_as_among_all() -> None:
+    rows, predictions = [row("1", CALL)], [Prediction("1", CALL)]
+    alone = score_rows(WorkloadType.TOOL_CALLING, rows, predictions, only=["bfcl_ast", "nemo_function_name"])
+    assert list(alone) == ["nemo_function_name", "bfcl_ast"]
+    everything = score_rows(WorkloadType.TOOL_CALLING, rows, predictions)
+    assert all(np.array_equal(scores, everything[name]) for name, scores in alone.items())
+
+
 def test_no_rows_give_empty_columns() -> None:
     assert {name: column.size for name, column in score_rows(WorkloadType.GENERIC, [], []).items()} == {
         "f1": 0,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,6 +34,25 @@ def row(reference: str | None) -> EvalRow:
 )
 def test_f1_is_the_overlap_of_normalised_tokens(reference: str | None, said: str | None, score: float) -> None:
     assert text.f1(row(reference), Answer(said)) == pytest.approx(score)
+
+
+SQUAD_TEXTS = st.text(
+    st.sampled_from("aAnTthe .,_-'\t\n\x00\x1c—éİß日\u200b\u00a0\ud800\u01c5") | st.characters(), max_size=40
+)
+
+
+@settings(deadline=None)
+@given(SQUAD_TEXTS, SQUAD_TEXTS)
+def test_f1_equals_the_textbook_definition_on_any_text(expected: str, said: str) -> None:
+    def tokens(of: str) -> list[str]:
+        plain = "".join(character for character in of.lower() if character not in string.punctuation)
+        return re.sub(r"\b(a|an|the)\b", " ", plain).split()
+
+    assert list(text.normalized_tokens(expected)) == tokens(expected)
+    wanted, found = tokens(expected), tokens(said)
+    shared = sum((Counter(wanted) & Counter(found)).values())
+    textbook = 2 * shared / (len(wanted) + len(found)) if wanted and found else float(wanted == found)
+    assert text.f1(row(expected), Answer(said)) == pytest.approx(textbook)
 
 
 def test_exact_match_forgives_only_blanks_around_the_text() -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flywheel_assets.core.metrics import bfcl, nemo, strict
@@ -119,6 +119,33 @@ class TestNemo:
         # Arguments are parsed before names are compared, so a wrong name does not save the row.
         assert nemo.function_name_and_args(row(("f", {"a": 1})), answer(("g", "{"))) is None
 
+    @pytest.mark.parametrize("said", ['{"a": ' + "1" * 5_000 + "}", "[" * 100_000])
+    def test_what_python_refuses_to_parse_is_malformed_and_ends_no_evaluation(self, said: str) -> None:
+        """NeMo's own evaluation ends there with a ValueError or a RecursionError."""
+        expected = row(("f", {"a": 1}))
+        assert nemo.function_name_and_args(expected, answer(("f", said))) is None
+        assert nemo.function_name(expected, answer(("f", said))) == 1.0
+
+    @given(st.text(st.sampled_from('{}[]":,0123456789.eE+-aNfintrulsy \\\\ud8\ud800\n'), max_size=24) | st.text())
+    @example("18446744073709551616")
+    @example("-9223372036854775809")
+    @example("1e400")
+    @example('{"a": "\\ud800"}')
+    @example("NaN")
+    def test_arguments_are_read_as_the_standard_library_reads_them(self, said: str) -> None:
+        try:
+            expected = json.loads(said)
+        except (ValueError, RecursionError):
+            with pytest.raises((ValueError, RecursionError)):
+                nemo._loads(said)
+            return
+        assert repr(nemo._loads(said)) == repr(expected)
+
+    def test_not_a_number_equals_itself_inside_arguments_only_as_in_nemo(self) -> None:
+        """Python's parser has one NaN, and containers compare by identity first."""
+        assert nemo.function_name_and_args(row(("f", '{"a": NaN}')), answer(("f", '{"a":NaN}'))) == 1.0
+        assert nemo.function_name_and_args(row(("f", "NaN")), answer(("f", "NaN"))) == 0.0
+
     def test_no_call_where_none_was_expected_counts_as_a_match(self) -> None:
         assert nemo.function_name(row(), answer()) == nemo.function_name_and_args(row(), answer()) == 1.0
         assert nemo.function_name(row(), answer(("f", {}))) == 0.0
@@ -177,9 +204,93 @@ class TestBfcl:
         assert bfcl.ast_match(expected, answer(both[1], both[1])) == 0.0
         assert bfcl.ast_match(expected, answer(both[0])) == 0.0
 
+    @pytest.mark.parametrize("said", [[12, 15.5], [12.0, 15.5]])
+    def test_an_integer_passes_for_a_float_in_a_list_too_unlike_in_the_leaderboard(self, said: list[float]) -> None:
+        parameters = {"properties": {"n": {"type": "array", "items": {"type": "number"}}}}
+        expected = row(("f", {}), accepted=[{"f": {"n": [[12.0, 15.5]]}}], parameters=parameters)
+        assert bfcl.ast_match(expected, answer(("f", {"n": said}))) == 1.0
+
+    def test_true_is_not_one_inside_an_object_unlike_in_the_leaderboard(self) -> None:
+        expected = row(("f", {}), accepted=[{"f": {"a": [{"on": [True], "n": [1]}]}}])
+        assert bfcl.ast_match(expected, answer(("f", {"a": {"on": True, "n": 1.0}}))) == 1.0
+        assert bfcl.ast_match(expected, answer(("f", {"a": {"on": 1, "n": 1}}))) == 0.0
+        assert bfcl.ast_match(expected, answer(("f", {"a": {"on": True, "n": True}}))) == 0.0
+
+    def test_text_is_compared_without_case_and_punctuation_at_any_depth_unlike_in_the_leaderboard(self) -> None:
+        expected = row(("f", {}), accepted=[{"f": {"hands": [{"alex": [["A of spades", "K of hearts"]]}]}}])
+        assert bfcl.ast_match(expected, answer(("f", {"hands": {"alex": ["a Of Spades", "k-of-hearts"]}}))) == 1.0
+
+    def test_a_call_that_two_accepted_ones_fit_is_left_to_the_one_that_needs_it_unlike_in_the_leaderboard(self) -> None:
+        """Its parallel_178: the first accepted call takes either company, the third one needs Apple."""
+        either, apple = {"price": {"company": ["Microsoft", "Apple"]}}, {"price": {"company": ["Apple"]}}
+        expected = row(("price", {}), ("price", {}), accepted=[either, apple])
+        said = [("price", {"company": "Apple"}), ("price", {"company": "Microsoft"})]
+        assert bfcl.ast_match(expected, answer(*said)) == bfcl.ast_match(expected, answer(*reversed(said))) == 1.0
+
     def test_a_dotted_name_is_answered_with_underscores(self) -> None:
         expected = row(("math_hypot", {"x": 4}), accepted=[{"math.hypot": {"x": [4]}}])
         assert bfcl.ast_match(expected, answer(("math_hypot", {"x": 4}))) == 1.0
+
+    @pytest.mark.parametrize(
+        ("offered", "right", "wrong"),
+        [("math_hypot", "math_hypot", "math.hypot"), ("math.hypot", "math.hypot", "math_hypot")],
+    )
+    def test_a_function_is_called_by_the_name_under_which_it_is_offered(self, offered: str, right: str, wrong: str) -> None:
+        parameters = {"properties": {"x": {"type": "integer"}}}
+        expected = row((offered, {"x": 4}), accepted=[{"math.hypot": {"x": [4]}}], parameters=parameters)
+        assert bfcl.ast_match(expected, answer((right, {"x": 4}))) == 1.0
+        assert bfcl.ast_match(expected, answer((wrong, {"x": 4}))) == 0.0
+        assert bfcl.ast_match(expected, answer((right, {"x": 4.0}))) == 0.0
+
+    def test_an_accepted_parameter_that_the_tool_does_not_declare_is_unexpected(self) -> None:
+        """As in the leaderboard, three of whose own accepted answers have one."""
+        assert self.fits({"city": ["a"], "hotel": ["h", ""]}, {"city": "a", "hotel": "h"}) == 0.0
+        assert self.fits({"city": ["a"], "hotel": ["h", ""]}, {"city": "a"}) == 1.0
+        open_schema = {**self.SCHEMA, "additionalProperties": True}
+        said = answer(("f", {"city": "a", "hotel": "h"}))
+        expected = row(("f", {}), accepted=[{"f": {"city": ["a"], "hotel": ["h"]}}], parameters=open_schema)
+        assert bfcl.ast_match(expected, said) == 1.0
+        # Without accepted answers the logged call is right whatever the tool declares.
+        logged = row(("f", {"city": "a", "hotel": "h"}), parameters=self.SCHEMA)
+        assert bfcl.ast_match(logged, said) == 1.0
+
+    def test_the_name_of_a_variable_in_the_place_of_a_value_is_compared_as_written(self) -> None:
+        """The leaderboard accepts text for a list where the question speaks of a variable."""
+        assert self.fits({"city": ["a"], "tags": ["row['x']"]}, {"city": "a", "tags": "row['x']"}) == 1.0
+        assert self.fits({"city": ["a"], "tags": ["row['x']"]}, {"city": "a", "tags": "Row['x'] "}) == 0.0
+        assert self.fits({"city": ["", None]}, {"city": " "}) == 0.0
+
+    def test_text_in_a_list_of_something_else_is_compared_as_text(self) -> None:
+        accepted = {"f": {"sizes": [["Small", "big"]]}}
+        expected = row(
+            ("f", {}),
+            accepted=[accepted],
+            parameters={"properties": {"sizes": {"type": "array", "items": {"type": "integer"}}}},
+        )
+        assert bfcl.ast_match(expected, answer(("f", {"sizes": ["small", "BIG"]}))) == 1.0
+        assert bfcl.ast_match(expected, answer(("f", {"sizes": ["small", 2]}))) == 0.0
+
+    def test_a_value_of_another_type_passes_only_if_the_first_accepted_one_is_of_it(self) -> None:
+        assert self.fits({"city": ["a"], "days": ["n", 3]}, {"city": "a", "days": "n"}) == 1.0
+        assert self.fits({"city": ["a"], "days": [3, "n"]}, {"city": "a", "days": "n"}) == 0.0
+
+    def test_an_empty_list_counts_as_left_out_where_that_is_accepted(self) -> None:
+        assert self.fits({"city": ["a"], "tags": [["red"], ""]}, {"city": "a", "tags": []}) == 1.0
+        assert self.fits({"city": ["a"], "tags": [["red"]]}, {"city": "a", "tags": []}) == 0.0
+        assert self.fits({"city": ["a"], "days": [3, ""]}, {"city": "a", "days": []}) == 0.0
+
+    def test_numbers_in_a_list_have_the_declared_type_and_deeper_ones_are_compared_by_value(self) -> None:
+        flat = {"properties": {"n": {"type": "array", "items": {"type": "integer"}}}}
+        expected = row(("f", {}), accepted=[{"f": {"n": [[1, 2]]}}], parameters=flat)
+        assert bfcl.ast_match(expected, answer(("f", {"n": [1, 2.0]}))) == 0.0
+        table = {"properties": {"n": {"type": "array", "items": flat["properties"]["n"]}}}
+        expected = row(("f", {}), accepted=[{"f": {"n": [[[1], [2]]]}}], parameters=table)
+        assert bfcl.ast_match(expected, answer(("f", {"n": [[1], [2.0]]}))) == 1.0
+
+    def test_numbers_inside_objects_are_compared_by_value(self) -> None:
+        accepted = {"city": ["a"], "filter": [{"kind": ["big"], "size": [3]}]}
+        assert self.fits(accepted, {"city": "a", "filter": {"kind": "big", "size": 3.0}}) == 1.0
+        assert self.fits(accepted, {"city": "a", "filter": {"kind": "big", "size": "3"}}) == 0.0
 
     def test_without_accepted_answers_the_reference_alone_is_right(self) -> None:
         expected = row(("f", {"a": "New York", "b": "", "c": {"d": [1, 2]}}))
