@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -258,11 +260,21 @@ def demo(
 @contextmanager
 def _instance(settings: Settings) -> Iterator[DagsterInstance]:
     """The Dagster instance of the clone; paths in its dagster.yaml are relative to the clone, so that is where we go."""
-    os.environ.setdefault("DAGSTER_HOME", str(settings.root))
+    home = os.environ.get("DAGSTER_HOME") or str(settings.root)
+    advice = f"Unset it to use the clone ({settings.root}), or name a folder that is there."
+    if not Path(home).expanduser().is_absolute():
+        raise UserError(f"DAGSTER_HOME is '{home}'; it must be an absolute path. {advice}")
+    if not Path(home).expanduser().is_dir():
+        raise UserError(f"DAGSTER_HOME is '{home}', which is no folder. {advice}")
+    os.environ["DAGSTER_HOME"] = home
     os.chdir(settings.root)
-    from dagster import DagsterInstance
+    from dagster import DagsterError, DagsterInstance
 
-    with DagsterInstance.get() as instance:
+    try:
+        opened = DagsterInstance.get()
+    except DagsterError as error:
+        raise UserError(f"the Dagster instance of {home} cannot be opened; mend its dagster.yaml. {error}") from error
+    with opened as instance:
         yield instance
 
 
@@ -300,8 +312,11 @@ def _print_json(content: object) -> None:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is the whole story: shown without a traceback."""
     from flywheel_assets.core.promotion import PromotionRefused
-    from flywheel_assets.resources.artifacts import ArtifactMissing
+    from flywheel_assets.demo.fetch import DemoError
+    from flywheel_assets.resources.artifacts import AlreadyBeingMade, ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
+    from flywheel_assets.resources.leases import LeaseError
+    from flywheel_assets.resources.prediction_cache import CacheError
     from flywheel_assets.resources.serving import ServingError
     from flywheel_assets.resources.sources import SourceError
     from flywheel_assets.resources.trace_stores import TraceStoreError
@@ -309,13 +324,32 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return (
         SettingsError,
         UserError,
+        AlreadyBeingMade,
         ArtifactMissing,
+        CacheError,
+        DemoError,
         IngestError,
+        LeaseError,
         PromotionRefused,
         ServingError,
         SourceError,
         TraceStoreError,
+        OSError,
+        sqlite3.Error,
     )
+
+
+def _message(error: Exception) -> str:
+    """What an expected error says. Those of the system know what failed and where, but not what now."""
+    if isinstance(error, OSError):
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        where = f": {' -> '.join(named)}" if named else ""
+        return (
+            f"{error.strerror or error}{where}. Check that the path is right and may be written, and that the disk has room."
+        )
+    if isinstance(error, sqlite3.Error):
+        return f"SQLite: {error}. Check that FLYWHEEL_HOME may be written, its files are whole and the disk has room."
+    return str(error)
 
 
 def main() -> None:
@@ -328,7 +362,7 @@ def main() -> None:
     except Exception as error:
         if not isinstance(error, _expected_errors()):
             raise
-        err.print(f"flywheel: {error}", style="red", markup=False)
+        err.print(f"flywheel: {_message(error)}", style="red", markup=False)
         sys.exit(2)
 
 

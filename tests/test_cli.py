@@ -172,3 +172,57 @@ def test_a_dry_run_says_what_and_why_and_makes_nothing(clone: Clone, tmp_path: P
     planned = json.loads(clone.flywheel("run", "--dry-run", "--json").stdout)["items"]
     assert planned[0] == {"asset": "records", "workload": "tickets", "candidate": None, "reason": "never made"}
     assert not (clone.home / "artifacts" / "refs").exists()
+
+
+def _refused(clone: Clone, *arguments: str) -> str:
+    """What `flywheel` says when it refuses: exit code 2, one message, no traceback."""
+    result = clone.flywheel(*arguments, ok=False)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("flywheel: "), result.stderr
+    assert "Traceback" not in result.stderr
+    return " ".join(result.stderr.split())
+
+
+def test_a_demo_without_a_package_index_says_what_to_check(clone: Clone) -> None:
+    clone.environment |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
+    said = _refused(clone, "demo")
+    assert "could not be fetched. Check the connection and which package index pip is set to" in said
+
+
+def test_a_dagster_home_that_is_relative_or_missing_is_one_message(clone: Clone, tmp_path: Path) -> None:
+    clone.environment["DAGSTER_HOME"] = "some/where"
+    assert "DAGSTER_HOME is 'some/where'; it must be an absolute path" in _refused(clone, "run")
+    clone.environment["DAGSTER_HOME"] = str(tmp_path / "gone")
+    assert f"DAGSTER_HOME is '{tmp_path / 'gone'}', which is no folder" in _refused(clone, "run")
+
+
+def test_a_flywheel_home_that_is_a_file_is_one_message(clone: Clone, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    clone.environment["FLYWHEEL_HOME"] = str(tmp_path / "file")
+    assert f"FLYWHEEL_HOME is {tmp_path / 'file'}, which is a file" in _refused(clone, "status")
+    clone.environment["FLYWHEEL_HOME"] = str(tmp_path / "file" / "inside")
+    assert "Not a directory" in _refused(clone, "ingest", str(write_ticket_records(tmp_path / "my.jsonl", 5, workload="t")))
+
+
+def test_a_trace_store_that_is_no_database_is_one_message(clone: Clone) -> None:
+    clone.home.mkdir()
+    (clone.home / "traces.sqlite").write_text("no database at all\n" * 100)
+    assert "file is not a database" in _refused(clone, "status")
+
+
+def test_a_key_with_a_line_feed_is_refused_and_never_shown(clone: Clone) -> None:
+    clone.edit(lambda content: content.update(trace_store="elasticsearch"))
+    clone.environment |= {"ELASTICSEARCH_URL": "http://127.0.0.1:9", "ELASTICSEARCH_API_KEY": "s3cret-key\nand more"}
+    said = _refused(clone, "status")
+    assert "ELASTICSEARCH_API_KEY" in said and "line feed" in said
+    assert "s3cret" not in said and "and more" not in said
+
+
+def test_a_candidates_key_with_a_line_feed_is_refused_and_never_shown(clone: Clone) -> None:
+    remote = {"id": "remote", "model": "http://127.0.0.1:9/v1", "engine": "openai", "api_key_env": "REMOTE_KEY"}
+    clone.edit(lambda content: content.update(candidates=[remote]))
+    clone.environment["REMOTE_KEY"] = "s3cret-key\n"
+    result = clone.flywheel("doctor", ok=False)
+    assert result.returncode == 1
+    assert "line feed" in " ".join(result.stdout.split())
+    assert "s3cret-key" not in result.stdout + result.stderr

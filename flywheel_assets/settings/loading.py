@@ -62,8 +62,10 @@ def load_settings(path: Path | None = None) -> Settings:
         raise SettingsError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{file} must be a mapping with at least `candidates:`; it holds {type(content).__name__}.")
-    home = Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()
-    return parse_settings(content, home=(file.parent / home).resolve(), root=file.parent, origin=str(file), file=file)
+    home = (file.parent / Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()).resolve()
+    if home.exists() and not home.is_dir():
+        raise SettingsError(f"FLYWHEEL_HOME is {home}, which is a file. It must name a folder; one that is missing is made.")
+    return parse_settings(content, home=home, root=file.parent, origin=str(file), file=file)
 
 
 def _configured_file() -> Path:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from flywheel_assets.resources.credentials import unsendable
 from flywheel_assets.resources.serving.endpoint import GATEWAY_TEMPLATE, Endpoint, ServingError
 from flywheel_assets.settings import Candidate
 
@@ -51,6 +52,8 @@ def _key(candidate: Candidate) -> str | None:
             f"candidate '{candidate.id}': the environment variable {candidate.api_key_env} (its `api_key_env`) is not set. "
             "Set it, or put it into .env beside flywheel.yaml."
         )
+    if fault := unsendable(candidate.api_key_env, key):
+        raise ServingError(f"candidate '{candidate.id}': {fault}")
     return key
 
 
