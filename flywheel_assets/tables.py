@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flywheel_assets.core.planner import is_upstreams_fault
 from flywheel_assets.core.rows import Json
 
 _COLUMNS = {
@@ -28,8 +29,8 @@ def print_status(content: Json, out: Console) -> None:
         print_workload(slug, workload, out)
 
 
-def print_workload(slug: str, workload: Json, out: Console) -> None:
-    """The decision table of one workload."""
+def print_workload(slug: str, workload: Json, out: Console, *, problems: bool = True) -> None:
+    """The decision table of one workload. `problems` False leaves out why what is missing is missing."""
     metrics = _COLUMNS.get(workload["type"] or "", ())
     version = workload["dataset_version"] or "-"
     table = Table(title=f"{slug}  ({workload['type'] or 'not profiled'}, {workload['records']} records, dataset {version})")
@@ -45,13 +46,24 @@ def print_workload(slug: str, workload: Json, out: Console) -> None:
             scores = [_score(variant["scores"].get(metric)) for metric in metrics]
             table.add_row(candidate, name, state, *scores, "-" if p50 is None else f"{p50:.0f}")
     out.print(table)
+    causes = grouped((problem["reason"], _place(problem)) for problem in workload["problems"])
     for candidate, variants in workload["cells"].items():
         for name, variant in variants.items():
-            if variant["reason"]:
-                out.print(f"  {candidate} {name}: {escape(variant['reason'])}", style="dim")
-    for problem in workload["problems"]:
-        out.print(f"  {problem['asset']}: {escape(problem['reason'])}", style="red")
+            reason = variant["reason"]
+            if reason and reason not in causes and not is_upstreams_fault(reason):
+                out.print(f"  {candidate} {name}: {escape(reason)}", style="dim")
+    if problems:
+        for reason, names in causes.items():
+            out.print(f"  {names}: {escape(reason)}", style="red")
     _print_decision(workload["decision"], out)
+
+
+def grouped(told: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By text, the names it is told of: what has one cause is said once."""
+    names: dict[str, list[str]] = {}
+    for text, name in told:
+        names.setdefault(text, []).append(name)
+    return {text: ", ".join(dict.fromkeys(who)) for text, who in names.items()}
 
 
 def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console) -> None:
@@ -63,8 +75,9 @@ def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console)
         for item in items:
             table.add_row(item["asset"], item["workload"] or "-", item["candidate"] or "-", escape(item["reason"]))
         out.print(table)
-    for hole in holes:
-        out.print(f"cannot be made: {hole['asset']} of {hole['partition']}: {escape(hole['reason'])}", style="yellow")
+    causes = [hole for hole in holes if not is_upstreams_fault(hole["reason"])]
+    for reason, names in grouped((hole["reason"], f"{hole['asset']} of {hole['partition']}") for hole in causes).items():
+        out.print(f"cannot be made: {names}: {escape(reason)}", style="yellow")
 
 
 def print_sample_size(content: Json, out: Console) -> None:
@@ -129,6 +142,10 @@ def _print_decision(decision: Json | None, out: Console) -> None:
         out.print(f"  - {escape(reason)}")
     if decision["stale"]:
         out.print(f"  (stale: {escape(decision['stale'])})", style="yellow")
+
+
+def _place(problem: Json) -> str:
+    return f"{problem['asset']} of {problem['candidate']}" if problem["candidate"] else str(problem["asset"])
 
 
 def _score(score: Json | None) -> str:
