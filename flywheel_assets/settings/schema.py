@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
@@ -189,6 +189,20 @@ class PromotionSettings(Section):
     mode: Literal["manual"] = Field("manual", description="A person approves; nothing is swapped automatically.")
 
 
+# Blocks that a workload, and `training` a candidate, may override key by key.
+OVERRIDABLE: dict[str, type[Section]] = {
+    "cleaning": CleaningSettings,
+    "automation": AutomationSettings,
+    "split": SplitSettings,
+    "training": TrainingSettings,
+    "finetune": FinetuneSettings,
+    "evaluation": EvaluationSettings,
+    "prefix": PrefixSettings,
+    "suites": SuiteSettings,
+    "decision": DecisionSettings,
+}
+
+
 class Candidate(Section):
     """A small model that may take over a workload."""
 
@@ -224,7 +238,7 @@ class Candidate(Section):
     @field_validator("training")
     @classmethod
     def _known_training_keys(cls, value: dict[str, Any]) -> dict[str, Any]:
-        TrainingSettings(**value)
+        TrainingSettings.model_validate(value)
         return value
 
     @model_validator(mode="after")
@@ -261,24 +275,12 @@ class WorkloadSettings(Section):
         None, description="Sources never examined on; null: every source but `traffic`; [] lets all be examined on."
     )
 
-    @model_validator(mode="after")
-    def _known_keys(self) -> WorkloadSettings:
-        for name, section in OVERRIDABLE.items():
-            section(**getattr(self, name))
-        return self
-
-
-OVERRIDABLE: dict[str, type[Section]] = {
-    "cleaning": CleaningSettings,
-    "automation": AutomationSettings,
-    "split": SplitSettings,
-    "training": TrainingSettings,
-    "finetune": FinetuneSettings,
-    "evaluation": EvaluationSettings,
-    "prefix": PrefixSettings,
-    "suites": SuiteSettings,
-    "decision": DecisionSettings,
-}
+    # By field, so that a fault is reported under the block it stands in.
+    @field_validator(*OVERRIDABLE)
+    @classmethod
+    def _known_keys(cls, value: dict[str, Any], field: ValidationInfo) -> dict[str, Any]:
+        OVERRIDABLE[str(field.field_name)].model_validate(value)
+        return value
 
 
 class LocalSettings(Section):
