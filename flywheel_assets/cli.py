@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 
 from flywheel_assets.core.formats import AUTO, BUILT_IN
 from flywheel_assets.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from flywheel_assets.resources.ingest import IngestReport
 
 app = typer.Typer(
     name="flywheel",
@@ -47,6 +51,8 @@ _INGEST_HELP = (
     "`auto` looks at the first rows of each file, says which format it found, and never guesses between two. What is no log "
     "is trained on and never examined on, unless train_only_sources of the workload says otherwise. docs/data.md shows a "
     "row of each format, and how to add one.\n\n"
+    "Exit code: 0 when every line was taken, 1 when some were rejected (good ones beside them are kept), 2 when the command "
+    "could not do its work; the next one then goes on where it stopped.\n\n"
     "\b\nFormats:\n" + "".join(f"  {one.name:18} {one.title}\n" for one in BUILT_IN) + "\n"
     "\b\nExamples:\n"
     "  flywheel ingest app.jsonl\n"
@@ -69,25 +75,28 @@ def ingest(
 ) -> None:
     """`flywheel ingest`; `_INGEST_HELP` is what a user reads."""
     from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.ingest import ingest as ingest_files
 
     settings = load_settings()
     flywheel = Flywheel.at_home(settings)
-    report = ingest_files(
-        paths,
-        flywheel.traces,
-        format_name=format_name,
-        default_workload=workload,
-        source=source,
-        max_bytes=settings.local.max_record_bytes,
-        progress=None if as_json else _ingest_progress,
-        recognised=None if as_json or format_name != AUTO else _say_formats,
-    )
-    if as_json:
-        _print_json(report.to_json())
-    else:
-        _print_ingest(report.to_json())
-    if report.rejected and not (report.new or report.duplicate):
+    try:
+        report = ingest_files(
+            paths,
+            flywheel.traces,
+            format_name=format_name,
+            default_workload=workload,
+            source=source,
+            max_bytes=settings.local.max_record_bytes,
+            progress=None if as_json or not err.is_terminal else _ingest_progress,
+            recognised=None if as_json or format_name != AUTO else _say_formats,
+        )
+    except IngestError as error:
+        if error.report is not None:
+            _print_ingest(error.report, as_json)
+        raise
+    _print_ingest(report, as_json)
+    if report.rejected:
         raise typer.Exit(1)
 
 
@@ -111,10 +120,7 @@ def pull(
         again=again,
         say=lambda text: err.print(text, markup=False),
     )
-    if as_json:
-        _print_json(report.to_json())
-    else:
-        _print_ingest(report.to_json())
+    _print_ingest(report, as_json)
 
 
 @app.command()
@@ -299,10 +305,16 @@ def _ingest_progress(done: int, name: str) -> None:
     err.print(f"  {done:>12,} records read ({name})", end="\r")
 
 
-def _print_ingest(content: dict[str, object]) -> None:
+def _print_ingest(report: IngestReport, as_json: bool) -> None:
     from flywheel_assets.tables import print_ingest
 
-    print_ingest(content, out)
+    if as_json:
+        _print_json(report.to_json())
+        return
+    if err.is_terminal:
+        # The progress line, if there is one, is where the cursor stands.
+        err.control(Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2)))
+    print_ingest(report.to_json(), report.examples, out)
 
 
 def _print_json(content: object) -> None:

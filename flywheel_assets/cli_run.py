@@ -11,6 +11,7 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.planner import Plan, is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.status import status_of
@@ -92,7 +93,8 @@ def _slugs(flywheel: Flywheel, workloads: Sequence[str]) -> tuple[str, ...]:
         found = [slug for slug, original in known.items() if name in (slug, original)]
         if not found and (refused := flywheel.traces.rejects(name)):
             reasons = ", ".join(f"{count.count} {count.reason}" for count in refused)
-            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {refused[0].detail}")
+            detail = scrub_detail(refused[0].detail, CleaningPolicy())
+            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {detail}")
         if not found:
             listed = ", ".join(sorted(known)) or "none yet; `flywheel ingest FILE` adds some"
             raise SettingsError(f"unknown workload '{name}'. In the trace store: {listed}.")

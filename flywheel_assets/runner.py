@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass(slots=True)
 class RunReport:
-    """What one call of `turn` did. `workloads` are those asked for, empty for all; `seconds` maps batches to wall seconds."""
+    """What one call of `turn` did. `workloads` are those asked for (none: all); `seconds` maps batches to wall seconds."""
 
     flywheel_run: str
     workloads: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -102,16 +102,16 @@ def print_sample_size(content: Json, out: Console) -> None:
     out.print(content["note"], style="dim")
 
 
-def print_ingest(content: Json, out: Console) -> None:
-    """`flywheel ingest`."""
+def print_ingest(content: Json, examples: Mapping[str, str], out: Console) -> None:
+    """`flywheel ingest`. `examples` has a refused line of each reason, where one is known."""
     out.print(f"{content['new']:,} new, {content['duplicate']:,} duplicate, {content['rejected']:,} rejected")
     for slug, count in sorted(content["workloads"].items()):
         out.print(f"  {slug}: {count:,} new")
     for reason, count in sorted(content["reasons"].items()):
-        out.print(
-            f"  rejected: {reason}: {count:,} (kept in the quarantine; docs/log-schema.md explains each reason)",
-            style="yellow",
-        )
+        example = f" (first: {escape(examples[reason])})" if reason in examples else ""
+        out.print(f"  rejected: {reason}: {count:,}{example}", style="yellow")
+    if content["rejected"]:
+        out.print("  What is rejected is kept in the quarantine; docs/log-schema.md explains each reason.", style="yellow")
     if content["new"]:
         out.print("Next: `flywheel run`")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
+import os
+import pty
 from pathlib import Path
 
 import pytest
@@ -30,12 +34,60 @@ def test_ingest_counts_new_duplicate_and_rejected_with_reasons(clone: Clone, tmp
     path = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
     with path.open("a") as file:
         file.write('{"not": "a record"}\nnot json\n')
-    first = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
+    result = clone.flywheel("ingest", str(path), "--json", ok=False)
+    assert result.returncode == 1, "a malformed line is no success, though the good ones beside it are kept"
+    first = json.loads(result.stdout)
     assert (first["new"], first["duplicate"], first["rejected"]) == (5, 0, 2)
     assert first["workloads"] == {"tickets": 5}
     assert set(first["reasons"]) == {"missing_field", "not_json"}
-    again = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
-    assert (again["new"], again["duplicate"]) == (0, 5)
+    again = clone.flywheel("ingest", str(path), ok=False)
+    assert again.returncode == 1
+    said = " ".join(again.stdout.split())
+    assert "0 new, 5 duplicate, 2 rejected" in said
+    assert f"rejected: missing_field: 1 (first: {path} line 6: workload_id is missing)" in said
+    assert f"rejected: not_json: 1 (first: {path} line 7: " in said
+
+
+def test_the_example_of_a_reject_shows_no_secret(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 1, workload="tickets")
+    record = json.loads(path.read_text())
+    record["request"]["messages"][0]["role"] = "ada.lovelace@example.org"
+    path.write_text(json.dumps(record) + "\n")
+    said = " ".join(clone.flywheel("ingest", str(path), ok=False).stdout.split())
+    assert "rejected: unknown_role: 1" in said and "line 1: " in said
+    assert "ada.lovelace" not in said
+
+
+def test_of_a_log_that_is_cut_off_the_report_comes_before_the_error(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 400, workload="tickets")
+    packed = gzip.compress(path.read_bytes())
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(packed[: len(packed) // 2])
+    result = clone.flywheel("ingest", str(cut), "--json", ok=False)
+    assert result.returncode == 2
+    report = json.loads(result.stdout)
+    assert 0 < report["new"] < 400
+    assert clone.status()["tickets"]["records"] == report["new"]
+    assert "cut.jsonl.gz is cut off" in result.stderr and "Traceback" not in result.stderr
+    again = clone.flywheel("ingest", str(cut), ok=False)
+    assert f"0 new, {report['new']} duplicate, 0 rejected" in again.stdout
+    assert "cut.jsonl.gz is cut off" in again.stderr
+
+
+def test_on_a_terminal_the_progress_line_is_gone_before_the_summary(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
+    terminal, end = pty.openpty()
+    with clone.start("ingest", str(path), stdout=end, stderr=end) as process:
+        os.close(end)
+        said = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while piece := os.read(terminal, 4096):
+                said += piece
+    os.close(terminal)
+    assert process.returncode == 0
+    before, after = said.split(b"5 new", 1)
+    assert b"records read" in before and before.endswith(b"\r\x1b[2K"), before
+    assert b"records read" not in after
 
 
 def test_ingest_teaches_its_formats_and_tells_what_it_found(clone: Clone, tmp_path: Path) -> None:

@@ -72,9 +72,7 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
         ({"automaton": {}}, "automaton", "automation, candidates, cleaning"),
     ],
 )
-def test_a_typo_is_named_by_its_whole_key_with_what_is_accepted_there(
-    content: dict[str, Any], key: str, accepted: str
-) -> None:
+def test_a_typo_is_named_by_its_whole_key_with_what_is_accepted(content: dict[str, Any], key: str, accepted: str) -> None:
     assert f"- {key}: unknown key. Accepted here: {accepted}" in fault(**content)
 
 
