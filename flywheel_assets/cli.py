@@ -166,7 +166,7 @@ def status(as_json: JsonOption = False) -> None:
 def plan_command(
     workload: Annotated[str, typer.Argument(help="The workload to plan for.")],
     margin: Annotated[
-        float | None, typer.Option(help="Acceptable loss, as a fraction; default: the gates of flywheel.yaml.")
+        float | None, typer.Option(help="Acceptable loss, between 0 and 1; default: the gates of flywheel.yaml.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -175,6 +175,11 @@ def plan_command(
     from flywheel_assets.resources.status import sample_size_plan
     from flywheel_assets.tables import print_sample_size
 
+    # Written so that nan is out of range too.
+    if margin is not None and not 0 < margin < 1:
+        raise UserError(
+            f"--margin {margin:g}: a margin is a share between 0 and 1, such as 0.05 for 5 rows in 100."
+        )
     content = sample_size_plan(Flywheel.at_home(load_settings()), _known(workload), margin)
     if as_json:
         _print_json(content)

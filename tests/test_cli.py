@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flywheel_assets.cli import UserError, plan_command
 from flywheel_assets.core.formats import BUILT_IN
 from tests.core.formats.rows import XLAM
 from tests.e2e.clone import Clone
@@ -224,6 +225,12 @@ def test_a_dry_run_says_what_and_why_and_makes_nothing(clone: Clone, tmp_path: P
     planned = json.loads(clone.flywheel("run", "--dry-run", "--json").stdout)["items"]
     assert planned[0] == {"asset": "records", "workload": "tickets", "candidate": None, "reason": "never made"}
     assert not (clone.home / "artifacts" / "refs").exists()
+
+
+@pytest.mark.parametrize("margin", [3.0, 1.0, 0.0, -1.0, float("nan"), float("inf")])
+def test_a_margin_to_plan_for_that_is_no_share_is_refused(margin: float) -> None:
+    with pytest.raises(UserError, match=r"--margin .* between 0 and 1, such as 0\.05"):
+        plan_command("tickets", margin=margin)
 
 
 def _refused(clone: Clone, *arguments: str) -> str:
