@@ -177,9 +177,7 @@ def plan_command(
 
     # Written so that nan is out of range too.
     if margin is not None and not 0 < margin < 1:
-        raise UserError(
-            f"--margin {margin:g}: a margin is a share between 0 and 1, such as 0.05 for 5 rows in 100."
-        )
+        raise UserError(f"--margin {margin:g}: a margin is a share between 0 and 1, such as 0.05 for 5 rows in 100.")
     content = sample_size_plan(Flywheel.at_home(load_settings()), _known(workload), margin)
     if as_json:
         _print_json(content)

@@ -163,6 +163,25 @@ def test_a_candidate_id_that_is_no_slug_is_refused() -> None:
     assert "candidates[0].id" in fault(candidates=[{"id": "Small Model", "model": "a.gguf"}])
 
 
+def test_a_hub_id_is_refused_for_the_engine_that_cannot_serve_it() -> None:
+    message = fault(candidates=[*MINIMAL["candidates"], {"id": "hub", "model": "HuggingFaceTB/SmolLM2-135M-Instruct"}])
+    assert "- candidates[1].model: /root/HuggingFaceTB/SmolLM2-135M-Instruct is neither a file nor a folder" in message
+    assert "Give the path of a GGUF file, or `engine: openai`" in message
+
+
+def test_a_model_folder_is_accepted_where_it_holds_exactly_one_gguf(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    content = {"candidates": [{"id": "folder", "model": "model"}]}
+    with pytest.raises(SettingsError, match=r"candidates\[0\]\.model: the folder .*model holds no GGUF file"):
+        parse_settings(content, home=tmp_path, root=tmp_path)
+    (folder / "a.gguf").write_text("")
+    assert parse_settings(content, home=tmp_path, root=tmp_path).candidate("folder").model == "model"
+    (folder / "b.gguf").write_text("")
+    with pytest.raises(SettingsError, match=r"holds 2 GGUF files: name one of a\.gguf, b\.gguf"):
+        parse_settings(content, home=tmp_path, root=tmp_path)
+
+
 def test_a_url_needs_the_openai_engine_and_the_engine_a_url() -> None:
     assert "engine: openai" in fault(candidates=[{"id": "remote", "model": "http://127.0.0.1/v1"}])
     assert "needs a `model` that starts with http" in fault(candidates=[{"id": "r", "model": "a.gguf", "engine": "openai"}])

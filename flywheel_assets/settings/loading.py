@@ -6,6 +6,7 @@ Every fault is named at once, each with its key, what was found and what is acce
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from dotenv import load_dotenv
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from flywheel_assets.settings.local_models import NoGguf, gguf_at
 from flywheel_assets.settings.schema import OVERRIDABLE, SETTINGS_FILE, Settings, SettingsError
 from flywheel_assets.settings.section import Section
 
@@ -79,10 +81,27 @@ def parse_settings(
             raise SettingsError(f"{origin}: `{reserved}` is not a setting; set FLYWHEEL_HOME in the environment instead.")
     try:
         # Not as keyword arguments: a key of a YAML file may be a number.
-        return Settings.model_validate({**content, "home": home, "root": root, "file": file})
+        settings = Settings.model_validate({**content, "home": home, "root": root, "file": file})
     except ValidationError as error:
-        lines = [_explain(fault) for fault in _faults(error)]
-        raise SettingsError(f"{origin}: {len(lines)} fault(s)\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise _refusal(origin, [_explain(fault) for fault in _faults(error)]) from None
+    if lines := list(_unservable(settings)):
+        raise _refusal(origin, lines)
+    return settings
+
+
+def _refusal(origin: str, lines: list[str]) -> SettingsError:
+    return SettingsError(f"{origin}: {len(lines)} fault(s)\n" + "\n".join(f"  - {line}" for line in lines))
+
+
+def _unservable(settings: Settings) -> Iterator[str]:
+    """Candidates of this machine whose `model` can be told to mean no GGUF file."""
+    for position, candidate in enumerate(settings.candidates):
+        if candidate.is_remote:
+            continue
+        try:
+            gguf_at(settings.resolve(candidate.model))
+        except NoGguf as error:
+            yield f"candidates[{position}].model: {error}"
 
 
 def _faults(error: ValidationError) -> list[ErrorDetails]:

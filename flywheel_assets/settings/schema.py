@@ -208,7 +208,7 @@ class Candidate(Section):
 
     id: Slug = Field(description="The candidate's name in every report, path and partition; renaming it makes another one.")
     model: str = Field(
-        description="A GGUF file, a local model folder, a hub id, or the URL of an OpenAI-compatible endpoint."
+        description="A GGUF file, a local folder that holds exactly one, or the URL of an OpenAI-compatible endpoint."
     )
     model_name: str | None = Field(None, description="The name an endpoint knows the model by; null asks `/v1/models`.")
     engine: Engine = Field(
