@@ -21,7 +21,7 @@ from flywheel_assets.core.batches import Batch, Lane, batches
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.runs import bury_dead_runs
+from flywheel_assets.resources.runs import announce_cancelling, bury_dead_runs
 
 
 class Workers(Protocol):
@@ -36,7 +36,7 @@ class Workers(Protocol):
         ...
 
     def stop(self) -> None:
-        """End everything that still runs, and see that it is reported as cancelled."""
+        """End everything that still runs. Its runs are announced as being cancelled."""
         ...
 
 
@@ -119,6 +119,7 @@ def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice
     finally:
         if running:
             say("interrupted: ending training and servers ...")
+            announce_cancelling(instance, report.flywheel_run)
             workers.stop()
     report.holes = tuple(hole for hole in current.holes if choice.allows_hole(hole))
     report.left = current.items

@@ -37,6 +37,18 @@ def flywheel_run_of(context: dg.AssetExecutionContext) -> str:
     return context.run.tags.get(FLYWHEEL_RUN_TAG) or context.run_id
 
 
+def announce_cancelling(instance: DagsterInstance, flywheel_run: str) -> None:
+    """Write down that the running runs of a turn are about to be ended on purpose.
+
+    Without this Dagster takes the signal that ends them for an accident, and books the run as failed.
+    """
+    going = dg.RunsFilter(
+        tags={FLYWHEEL_RUN_TAG: flywheel_run}, statuses=[DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    )
+    for run in instance.get_runs(filters=going):
+        instance.report_run_canceling(run)
+
+
 def bury_dead_runs(instance: DagsterInstance) -> list[str]:
     """Report runs whose owner is dead as failed and free their pool slots; the ids of those runs."""
     buried = []
