@@ -99,7 +99,9 @@ class EvaluationSettings(Section):
 
     concurrency: int = Field(4, ge=1, description="Requests in flight at once.")
     timeout_s: float = Field(120, gt=0, description="Seconds one request may take.")
-    max_retries: int = Field(4, ge=0, description="Further tries after 429, 5xx and time-outs; nothing else is tried again.")
+    max_retries: int = Field(
+        4, ge=0, description="Further tries after 429, 5xx, time-outs and failed connections; nothing else."
+    )
     max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
     max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
     tool_eval_type: Literal["metric", "judge"] = Field(
