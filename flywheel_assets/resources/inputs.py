@@ -99,8 +99,12 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
 
 
 def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
-    """Whether anything asks for this partition: validation rows are only looked at in finetune mode `if_needed`."""
+    """Whether anything asks for this partition: validation rows are only looked at in finetune mode `if_needed`, and
+    only where the candidate can be fine-tuned."""
     if asset == graph.VALIDATION_EVAL:
+        candidate = settings.candidate(partition.candidate)
+        if candidate.is_remote or not candidate.trainable:
+            return False
         return settings.finetune_for(partition.workload).mode is FinetuneMode.IF_NEEDED
     return True
 
