@@ -15,26 +15,28 @@ PYTEST ?=
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
+# What is said goes to stderr: stdout belongs to what the targets print (`make bench`: one JSON object a line).
 # Without torch: enough for the UI, ingest, planning and everything served elsewhere.
 $(VENV)/.base: pyproject.toml constraints.txt
-	@$(PYTHON) flywheel_assets/system.py
-	@echo "Installing the base packages into $(VENV)/ (about 120 MB, under 2 minutes) ..."
+	@$(PYTHON) flywheel_assets/system.py base
+	@echo "Installing the base packages into $(VENV)/ (about 120 MB, under 2 minutes) ..." >&2
 	@date +%s > .install-began
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) --upgrade pip setuptools
 	@$(PIP) --editable .
-	@echo "Installed in $$(( $$(date +%s) - $$(cat .install-began) )) s."; rm -f .install-began
+	@echo "Installed in $$(( $$(date +%s) - $$(cat .install-began) )) s." >&2; rm -f .install-began
 	@touch $@
 
 # torch first: anything else that depends on it would bring a CUDA build of several GB.
 # Unsloth last and without its dependencies: on CPU they are CUDA packages. Its CPU back end is AGPL-3.0, see docs/dependencies.md.
 $(VENV)/.local: $(VENV)/.base
-	@echo "Installing the training and serving packages (about 1.6 GB on disk, 2 to 5 minutes) ..."
+	@$(PYTHON) flywheel_assets/system.py
+	@echo "Installing the training and serving packages (about 1.6 GB on disk, 2 to 5 minutes) ..." >&2
 	@date +%s > .install-began
 	@$(PIP) torch==2.13.0
 	@$(PIP) --editable '.[local]'
 	@$(PIP) --no-deps unsloth unsloth_zoo
-	@echo "Installed in $$(( $$(date +%s) - $$(cat .install-began) )) s."; rm -f .install-began
+	@echo "Installed in $$(( $$(date +%s) - $$(cat .install-began) )) s." >&2; rm -f .install-began
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

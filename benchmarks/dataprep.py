@@ -26,6 +26,7 @@ SPEED_RECORDS = 200_000
 INCREMENTAL_RECORDS = 100_000
 SPEED_TARGET = 20_000
 PEAK_TARGET_MB = 1_000
+FLAT = 1.25
 RATIO_TARGET = 0.10
 MAX_BYTES = 4_000_000
 _BATCH = 1_000
@@ -52,6 +53,21 @@ def bench_dataprep_peak(records: int) -> dict[str, object]:
 
     The larger of two measures: the sum over all processes, sampled, and the kernel's own peak of the first process.
     """
+    return figure(f"dataprep_peak_mb_{records // 1000}k", _peak_mb(records), "MB", "lower", PEAK_TARGET_MB)
+
+
+def bench_dataprep_peak_1m(records: int = 1_000_000, fewer: int = 100_000) -> dict[str, object]:
+    """The same for a million records; met only where it is flat, too: as `peer` shows, no more than for a tenth of them.
+
+    Flat is up to FLAT times that: allocators keep what they freed, so that equal work never peaks at equal megabytes.
+    """
+    smaller, value = _peak_mb(fewer), _peak_mb(records)
+    met = value <= PEAK_TARGET_MB and value <= FLAT * smaller
+    peer = {"records": fewer, "value": smaller}
+    return figure("dataprep_peak_mb_1m", value, "MB", "lower", PEAK_TARGET_MB, ok=met, peer=peer)
+
+
+def _peak_mb(records: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         stored = _write_stored(Path(folder), records)
         context = multiprocessing.get_context("spawn")
@@ -61,9 +77,7 @@ def bench_dataprep_peak(records: int) -> dict[str, object]:
         child.join()
         if child.exitcode != 0:
             raise RuntimeError(f"data preparation of {records} records ended with exit code {child.exitcode}")
-        value = round(answers.get())
-    name = "dataprep_peak_mb_1m" if records >= 1_000_000 else f"dataprep_peak_mb_{records // 1000}k"
-    return figure(name, value, "MB", "lower", PEAK_TARGET_MB)
+        return round(answers.get())
 
 
 def bench_incremental_ratio(records: int = INCREMENTAL_RECORDS) -> dict[str, object]:
@@ -160,4 +174,4 @@ if __name__ == "__main__":
     print(json.dumps(bench_dataprep_speed()), flush=True)
     print(json.dumps(bench_incremental_ratio()), flush=True)
     print(json.dumps(bench_dataprep_peak(100_000)), flush=True)
-    print(json.dumps(bench_dataprep_peak(1_000_000)), flush=True)
+    print(json.dumps(bench_dataprep_peak_1m()), flush=True)

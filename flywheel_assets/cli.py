@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.control import Control
+from rich.segment import ControlType
 
 from flywheel_assets.core.formats import AUTO, BUILT_IN
 from flywheel_assets.settings import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
+
+    from flywheel_assets.resources.ingest import IngestReport
 
 app = typer.Typer(
     name="flywheel",
@@ -45,6 +51,8 @@ _INGEST_HELP = (
     "`auto` looks at the first rows of each file, says which format it found, and never guesses between two. What is no log "
     "is trained on and never examined on, unless train_only_sources of the workload says otherwise. docs/data.md shows a "
     "row of each format, and how to add one.\n\n"
+    "Exit code: 0 when every line was taken, 1 when some were rejected (good ones beside them are kept), 2 when the command "
+    "could not do its work; the next one then goes on where it stopped.\n\n"
     "\b\nFormats:\n" + "".join(f"  {one.name:18} {one.title}\n" for one in BUILT_IN) + "\n"
     "\b\nExamples:\n"
     "  flywheel ingest app.jsonl\n"
@@ -67,25 +75,28 @@ def ingest(
 ) -> None:
     """`flywheel ingest`; `_INGEST_HELP` is what a user reads."""
     from flywheel_assets.resources.flywheel import Flywheel
+    from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.ingest import ingest as ingest_files
 
     settings = load_settings()
     flywheel = Flywheel.at_home(settings)
-    report = ingest_files(
-        paths,
-        flywheel.traces,
-        format_name=format_name,
-        default_workload=workload,
-        source=source,
-        max_bytes=settings.local.max_record_bytes,
-        progress=None if as_json else _ingest_progress,
-        recognised=None if as_json or format_name != AUTO else _say_formats,
-    )
-    if as_json:
-        _print_json(report.to_json())
-    else:
-        _print_ingest(report.to_json())
-    if report.rejected and not (report.new or report.duplicate):
+    try:
+        report = ingest_files(
+            paths,
+            flywheel.traces,
+            format_name=format_name,
+            default_workload=workload,
+            source=source,
+            max_bytes=settings.local.max_record_bytes,
+            progress=None if as_json or not err.is_terminal else _ingest_progress,
+            recognised=None if as_json or format_name != AUTO else _say_formats,
+        )
+    except IngestError as error:
+        if error.report is not None:
+            _print_ingest(error.report, as_json)
+        raise
+    _print_ingest(report, as_json)
+    if report.rejected:
         raise typer.Exit(1)
 
 
@@ -109,10 +120,7 @@ def pull(
         again=again,
         say=lambda text: err.print(text, markup=False),
     )
-    if as_json:
-        _print_json(report.to_json())
-    else:
-        _print_ingest(report.to_json())
+    _print_ingest(report, as_json)
 
 
 @app.command()
@@ -158,7 +166,7 @@ def status(as_json: JsonOption = False) -> None:
 def plan_command(
     workload: Annotated[str, typer.Argument(help="The workload to plan for.")],
     margin: Annotated[
-        float | None, typer.Option(help="Acceptable loss, as a fraction; default: the gates of flywheel.yaml.")
+        float | None, typer.Option(help="Acceptable loss, between 0 and 1; default: the gates of flywheel.yaml.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -168,6 +176,9 @@ def plan_command(
     from flywheel_assets.resources.status import sample_size_plan
     from flywheel_assets.tables import print_sample_size
 
+    # Written so that nan is out of range too.
+    if margin is not None and not 0 < margin < 1:
+        raise UserError(f"--margin {margin:g}: a margin is a share between 0 and 1, such as 0.05 for 5 rows in 100.")
     flywheel, slug = Flywheel.at_home(load_settings()), _known(workload)
     content = {**sample_size_plan(flywheel, slug, margin), "judging": judging_plan(flywheel, slug)}
     if as_json:
@@ -260,11 +271,21 @@ def demo(
 @contextmanager
 def _instance(settings: Settings) -> Iterator[DagsterInstance]:
     """The Dagster instance of the clone; paths in its dagster.yaml are relative to the clone, so that is where we go."""
-    os.environ.setdefault("DAGSTER_HOME", str(settings.root))
+    home = os.environ.get("DAGSTER_HOME") or str(settings.root)
+    advice = f"Unset it to use the clone ({settings.root}), or name a folder that is there."
+    if not Path(home).expanduser().is_absolute():
+        raise UserError(f"DAGSTER_HOME is '{home}'; it must be an absolute path. {advice}")
+    if not Path(home).expanduser().is_dir():
+        raise UserError(f"DAGSTER_HOME is '{home}', which is no folder. {advice}")
+    os.environ["DAGSTER_HOME"] = home
     os.chdir(settings.root)
-    from dagster import DagsterInstance
+    from dagster import DagsterError, DagsterInstance
 
-    with DagsterInstance.get() as instance:
+    try:
+        opened = DagsterInstance.get()
+    except DagsterError as error:
+        raise UserError(f"the Dagster instance of {home} cannot be opened; mend its dagster.yaml. {error}") from error
+    with opened as instance:
         yield instance
 
 
@@ -289,10 +310,16 @@ def _ingest_progress(done: int, name: str) -> None:
     err.print(f"  {done:>12,} records read ({name})", end="\r")
 
 
-def _print_ingest(content: dict[str, object]) -> None:
+def _print_ingest(report: IngestReport, as_json: bool) -> None:
     from flywheel_assets.tables import print_ingest
 
-    print_ingest(content, out)
+    if as_json:
+        _print_json(report.to_json())
+        return
+    if err.is_terminal:
+        # The progress line, if there is one, is where the cursor stands.
+        err.control(Control((ControlType.CARRIAGE_RETURN,), (ControlType.ERASE_IN_LINE, 2)))
+    print_ingest(report.to_json(), report.examples, out)
 
 
 def _print_json(content: object) -> None:
@@ -302,9 +329,12 @@ def _print_json(content: object) -> None:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is the whole story: shown without a traceback."""
     from flywheel_assets.core.promotion import PromotionRefused
-    from flywheel_assets.resources.artifacts import ArtifactMissing
+    from flywheel_assets.demo.fetch import DemoError
+    from flywheel_assets.resources.artifacts import AlreadyBeingMade, ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.judge.choice import JudgeError
+    from flywheel_assets.resources.leases import LeaseError
+    from flywheel_assets.resources.prediction_cache import CacheError
     from flywheel_assets.resources.serving import ServingError
     from flywheel_assets.resources.sources import SourceError
     from flywheel_assets.resources.trace_stores import TraceStoreError
@@ -312,14 +342,33 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return (
         SettingsError,
         UserError,
+        AlreadyBeingMade,
         ArtifactMissing,
+        CacheError,
+        DemoError,
         IngestError,
         JudgeError,
+        LeaseError,
         PromotionRefused,
         ServingError,
         SourceError,
         TraceStoreError,
+        OSError,
+        sqlite3.Error,
     )
+
+
+def _message(error: Exception) -> str:
+    """What an expected error says. Those of the system know what failed and where, but not what now."""
+    if isinstance(error, OSError):
+        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        where = f": {' -> '.join(named)}" if named else ""
+        return (
+            f"{error.strerror or error}{where}. Check that the path is right and may be written, and that the disk has room."
+        )
+    if isinstance(error, sqlite3.Error):
+        return f"SQLite: {error}. Check that FLYWHEEL_HOME may be written, its files are whole and the disk has room."
+    return str(error)
 
 
 def main() -> None:
@@ -332,7 +381,7 @@ def main() -> None:
     except Exception as error:
         if not isinstance(error, _expected_errors()):
             raise
-        err.print(f"flywheel: {error}", style="red", markup=False)
+        err.print(f"flywheel: {_message(error)}", style="red", markup=False)
         sys.exit(2)
 
 

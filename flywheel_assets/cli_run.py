@@ -11,13 +11,14 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from flywheel_assets.core.planner import Plan
+from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
+from flywheel_assets.core.planner import Plan, is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.status import status_of
 from flywheel_assets.run_worker import ForkedWorkers
 from flywheel_assets.runner import Choice, RunReport, Say, current_plan, describe_item, turn
 from flywheel_assets.settings import Settings, SettingsError
-from flywheel_assets.tables import print_plan_items, print_workload
+from flywheel_assets.tables import grouped, print_plan_items, print_workload
 
 
 def run_plan(
@@ -43,7 +44,10 @@ def print_plan(
     flywheel = Flywheel.at_home(settings)
     choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
     current = current_plan(instance, flywheel)
-    chosen = Plan(tuple(item for item in current.items if choice.allows(item)), current.holes)
+    chosen = Plan(
+        tuple(item for item in current.items if choice.allows(item)),
+        tuple(hole for hole in current.holes if choice.allows_hole(hole)),
+    )
     items = [describe_item(item) for item in chosen.items]
     holes = [{"asset": hole.asset, "partition": str(hole.partition), "reason": hole.reason} for hole in chosen.holes]
     if as_json:
@@ -53,7 +57,7 @@ def print_plan(
 
 
 def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: Console) -> None:
-    """What one turn did, and how every workload stands now."""
+    """What one turn did, how the workloads asked for stand now, and why what is not there is not, each cause once."""
     if as_json:
         content = {
             "flywheel_run": report.flywheel_run,
@@ -67,16 +71,18 @@ def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: C
         sys.stdout.write(json.dumps(content) + "\n")
         return
     for slug, workload in status_of(Flywheel.at_home(settings))["workloads"].items():
-        print_workload(slug, workload, out)
+        if not report.workloads or slug in report.workloads:
+            print_workload(slug, workload, out, problems=False)
     if not report.materialized and report.ok:
         out.print(f"Nothing was stale ({report.wall_s:.1f} s).")
         return
     out.print(f"{len(report.materialized)} made in {report.wall_s:.0f} s")
-    for name, message in report.failures.items():
-        out.print(f"failed: {name}: {escape(message)}", style="red")
-    for hole in report.holes:
-        if f"{hole.asset} of {hole.partition}" not in report.failures:
-            out.print(f"not made: {hole.asset} of {hole.partition}: {escape(hole.reason)}", style="yellow")
+    for message, names in grouped((message, name) for name, message in report.failures.items()).items():
+        out.print(f"failed: {names}: {escape(message)}", style="red")
+    holes = [hole for hole in report.holes if not is_upstreams_fault(hole.reason)]
+    others = ((hole.reason, f"{hole.asset} of {hole.partition}") for hole in holes)
+    for reason, names in grouped((reason, name) for reason, name in others if name not in report.failures).items():
+        out.print(f"not made: {names}: {escape(reason)}", style="yellow")
 
 
 def _slugs(flywheel: Flywheel, workloads: Sequence[str]) -> tuple[str, ...]:
@@ -87,7 +93,8 @@ def _slugs(flywheel: Flywheel, workloads: Sequence[str]) -> tuple[str, ...]:
         found = [slug for slug, original in known.items() if name in (slug, original)]
         if not found and (refused := flywheel.traces.rejects(name)):
             reasons = ", ".join(f"{count.count} {count.reason}" for count in refused)
-            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {refused[0].detail}")
+            detail = scrub_detail(refused[0].detail, CleaningPolicy())
+            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {detail}")
         if not found:
             listed = ", ".join(sorted(known)) or "none yet; `flywheel ingest FILE` adds some"
             raise SettingsError(f"unknown workload '{name}'. In the trace store: {listed}.")

@@ -73,6 +73,8 @@ class ForkedWorkers:
 def _work(settings_file: Path | None, batch: Batch, flywheel_run: str, progress_on_stderr: bool) -> None:
     """The body of a worker process: one run, in this process; exits 1 when it failed."""
     die_with_parent(int(os.environ[FORK_SERVER_PID]))
+    # Ctrl-C goes to the whole group of the terminal; what it means for this run is for `flywheel run` to say (`stop`).
+    os.setpgid(0, 0)
     out = Console(stderr=progress_on_stderr, highlight=False, soft_wrap=True)
     defs = build_defs(load_settings(settings_file), loggers={"console": _console_logger(out, batch)})
     with own_instance() as instance:

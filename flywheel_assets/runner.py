@@ -21,7 +21,7 @@ from flywheel_assets.core.batches import Batch, Lane, batches
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.runs import bury_dead_runs
+from flywheel_assets.resources.runs import announce_cancelling, bury_dead_runs
 
 
 class Workers(Protocol):
@@ -36,7 +36,7 @@ class Workers(Protocol):
         ...
 
     def stop(self) -> None:
-        """End everything that still runs, and see that it is reported as cancelled."""
+        """End everything that still runs. Its runs are announced as being cancelled."""
         ...
 
 
@@ -53,12 +53,17 @@ class Choice:
             return False
         return not (self.workloads and item.partition.workload and item.partition.workload not in self.workloads)
 
+    def allows_hole(self, hole: Hole) -> bool:
+        """Whether a hole is in what was asked for."""
+        return self.allows(PlanItem(hole.asset, hole.partition, hole.reason, None))
+
 
 @dataclass(slots=True)
 class RunReport:
-    """What one call of `turn` did. `seconds` maps batch names to wall seconds."""
+    """What one call of `turn` did. `workloads` are those asked for (none: all); `seconds` maps batches to wall seconds."""
 
     flywheel_run: str
+    workloads: tuple[str, ...] = ()
     materialized: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     holes: tuple[Hole, ...] = ()
@@ -88,7 +93,7 @@ def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice
     Never tries the same failed attempt twice. Whatever interrupts it ends the workers first.
     """
     started = time.monotonic()
-    report = RunReport(flywheel_run=uuid.uuid4().hex[:12])
+    report = RunReport(uuid.uuid4().hex[:12], choice.workloads)
     report.buried = bury_dead_runs(instance)
     for run_id in report.buried:
         say(f"run {run_id[:8]} was killed; its work is taken up again")
@@ -114,8 +119,9 @@ def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice
     finally:
         if running:
             say("interrupted: ending training and servers ...")
+            announce_cancelling(instance, report.flywheel_run)
             workers.stop()
-    report.holes = tuple(hole for hole in current.holes if choice.allows(_as_item(hole)))
+    report.holes = tuple(hole for hole in current.holes if choice.allows_hole(hole))
     report.left = current.items
     report.wall_s = time.monotonic() - started
     return report
@@ -186,10 +192,6 @@ def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport
 
 def _name(item: PlanItem) -> str:
     return f"{item.asset} of {item.partition}"
-
-
-def _as_item(hole: Hole) -> PlanItem:
-    return PlanItem(hole.asset, hole.partition, hole.reason, None)
 
 
 def describe_item(item: PlanItem) -> dict[str, str | None]:

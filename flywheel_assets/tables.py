@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flywheel_assets.core.judge import JUDGE_COLUMNS
+from flywheel_assets.core.planner import is_upstreams_fault
 from flywheel_assets.core.rows import Json
 
 _COLUMNS = {
@@ -29,8 +30,8 @@ def print_status(content: Json, out: Console) -> None:
         print_workload(slug, workload, out)
 
 
-def print_workload(slug: str, workload: Json, out: Console) -> None:
-    """The decision table of one workload."""
+def print_workload(slug: str, workload: Json, out: Console, *, problems: bool = True) -> None:
+    """The decision table of one workload. `problems` False leaves out why what is missing is missing."""
     metrics = (*_COLUMNS.get(workload["type"] or "", ()), *_judge_columns(workload))
     version = workload["dataset_version"] or "-"
     table = Table(title=f"{slug}  ({workload['type'] or 'not profiled'}, {workload['records']} records, dataset {version})")
@@ -46,13 +47,24 @@ def print_workload(slug: str, workload: Json, out: Console) -> None:
             scores = [_score(variant["scores"].get(metric)) for metric in metrics]
             table.add_row(candidate, name, state, *scores, "-" if p50 is None else f"{p50:.0f}")
     out.print(table)
+    causes = grouped((problem["reason"], _place(problem)) for problem in workload["problems"])
     for candidate, variants in workload["cells"].items():
         for name, variant in variants.items():
-            if variant["reason"]:
-                out.print(f"  {candidate} {name}: {escape(variant['reason'])}", style="dim")
-    for problem in workload["problems"]:
-        out.print(f"  {problem['asset']}: {escape(problem['reason'])}", style="red")
+            reason = variant["reason"]
+            if reason and reason not in causes and not is_upstreams_fault(reason):
+                out.print(f"  {candidate} {name}: {escape(reason)}", style="dim")
+    if problems:
+        for reason, names in causes.items():
+            out.print(f"  {names}: {escape(reason)}", style="red")
     _print_decision(workload["decision"], out)
+
+
+def grouped(told: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By text, the names it is told of: what has one cause is said once."""
+    names: dict[str, list[str]] = {}
+    for text, name in told:
+        names.setdefault(text, []).append(name)
+    return {text: ", ".join(dict.fromkeys(who)) for text, who in names.items()}
 
 
 def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console) -> None:
@@ -64,8 +76,9 @@ def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console)
         for item in items:
             table.add_row(item["asset"], item["workload"] or "-", item["candidate"] or "-", escape(item["reason"]))
         out.print(table)
-    for hole in holes:
-        out.print(f"cannot be made: {hole['asset']} of {hole['partition']}: {escape(hole['reason'])}", style="yellow")
+    causes = [hole for hole in holes if not is_upstreams_fault(hole["reason"])]
+    for reason, names in grouped((hole["reason"], f"{hole['asset']} of {hole['partition']}") for hole in causes).items():
+        out.print(f"cannot be made: {names}: {escape(reason)}", style="yellow")
 
 
 def print_sample_size(content: Json, out: Console) -> None:
@@ -105,16 +118,16 @@ def _print_judging(judging: Json, out: Console) -> None:
     )
 
 
-def print_ingest(content: Json, out: Console) -> None:
-    """`flywheel ingest`."""
+def print_ingest(content: Json, examples: Mapping[str, str], out: Console) -> None:
+    """`flywheel ingest`. `examples` has a refused line of each reason, where one is known."""
     out.print(f"{content['new']:,} new, {content['duplicate']:,} duplicate, {content['rejected']:,} rejected")
     for slug, count in sorted(content["workloads"].items()):
         out.print(f"  {slug}: {count:,} new")
     for reason, count in sorted(content["reasons"].items()):
-        out.print(
-            f"  rejected: {reason}: {count:,} (kept in the quarantine; docs/log-schema.md explains each reason)",
-            style="yellow",
-        )
+        example = f" (first: {escape(examples[reason])})" if reason in examples else ""
+        out.print(f"  rejected: {reason}: {count:,}{example}", style="yellow")
+    if content["rejected"]:
+        out.print("  What is rejected is kept in the quarantine; docs/log-schema.md explains each reason.", style="yellow")
     if content["new"]:
         out.print("Next: `flywheel run`")
 
@@ -150,6 +163,10 @@ def _print_decision(decision: Json | None, out: Console) -> None:
 def _judge_columns(workload: Json) -> list[str]:
     found = {name for cell in workload["cells"].values() for variant in cell.values() for name in variant["scores"]}
     return [column for column in JUDGE_COLUMNS if column in found]
+
+
+def _place(problem: Json) -> str:
+    return f"{problem['asset']} of {problem['candidate']}" if problem["candidate"] else str(problem["asset"])
 
 
 def _score(score: Json | None) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
+import os
+import pty
 from pathlib import Path
 
 import pytest
 
+from flywheel_assets.cli import UserError, plan_command
 from flywheel_assets.core.formats import BUILT_IN
 from tests.core.formats.rows import XLAM
 from tests.e2e.clone import Clone
@@ -30,12 +35,60 @@ def test_ingest_counts_new_duplicate_and_rejected_with_reasons(clone: Clone, tmp
     path = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
     with path.open("a") as file:
         file.write('{"not": "a record"}\nnot json\n')
-    first = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
+    result = clone.flywheel("ingest", str(path), "--json", ok=False)
+    assert result.returncode == 1, "a malformed line is no success, though the good ones beside it are kept"
+    first = json.loads(result.stdout)
     assert (first["new"], first["duplicate"], first["rejected"]) == (5, 0, 2)
     assert first["workloads"] == {"tickets": 5}
     assert set(first["reasons"]) == {"missing_field", "not_json"}
-    again = json.loads(clone.flywheel("ingest", str(path), "--json").stdout)
-    assert (again["new"], again["duplicate"]) == (0, 5)
+    again = clone.flywheel("ingest", str(path), ok=False)
+    assert again.returncode == 1
+    said = " ".join(again.stdout.split())
+    assert "0 new, 5 duplicate, 2 rejected" in said
+    assert f"rejected: missing_field: 1 (first: {path} line 6: " in said
+    assert f"rejected: not_json: 1 (first: {path} line 7: " in said
+
+
+def test_the_example_of_a_reject_shows_no_secret(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 1, workload="tickets")
+    record = json.loads(path.read_text())
+    record["request"]["messages"][0]["role"] = "ada.lovelace@example.org"
+    path.write_text(json.dumps(record) + "\n")
+    said = " ".join(clone.flywheel("ingest", str(path), ok=False).stdout.split())
+    assert "rejected: unknown_role: 1" in said and "line 1: " in said
+    assert "ada.lovelace" not in said
+
+
+def test_of_a_log_that_is_cut_off_the_report_comes_before_the_error(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 400, workload="tickets")
+    packed = gzip.compress(path.read_bytes())
+    cut = tmp_path / "cut.jsonl.gz"
+    cut.write_bytes(packed[: len(packed) // 2])
+    result = clone.flywheel("ingest", str(cut), "--json", ok=False)
+    assert result.returncode == 2
+    report = json.loads(result.stdout)
+    assert 0 < report["new"] < 400
+    assert clone.status()["tickets"]["records"] == report["new"]
+    assert "cut.jsonl.gz is cut off" in result.stderr and "Traceback" not in result.stderr
+    again = clone.flywheel("ingest", str(cut), ok=False)
+    assert f"0 new, {report['new']} duplicate, 0 rejected" in again.stdout
+    assert "cut.jsonl.gz is cut off" in again.stderr
+
+
+def test_on_a_terminal_the_progress_line_is_gone_before_the_summary(clone: Clone, tmp_path: Path) -> None:
+    path = write_ticket_records(tmp_path / "my.jsonl", 5, workload="tickets")
+    terminal, end = pty.openpty()
+    with clone.start("ingest", str(path), stdout=end, stderr=end) as process:
+        os.close(end)
+        said = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+            while piece := os.read(terminal, 4096):
+                said += piece
+    os.close(terminal)
+    assert process.returncode == 0
+    before, after = said.split(b"5 new", 1)
+    assert b"records read" in before and before.endswith(b"\r\x1b[2K"), before
+    assert b"records read" not in after
 
 
 def test_ingest_teaches_its_formats_and_tells_what_it_found(clone: Clone, tmp_path: Path) -> None:
@@ -172,3 +225,63 @@ def test_a_dry_run_says_what_and_why_and_makes_nothing(clone: Clone, tmp_path: P
     planned = json.loads(clone.flywheel("run", "--dry-run", "--json").stdout)["items"]
     assert planned[0] == {"asset": "records", "workload": "tickets", "candidate": None, "reason": "never made"}
     assert not (clone.home / "artifacts" / "refs").exists()
+
+
+@pytest.mark.parametrize("margin", [3.0, 1.0, 0.0, -1.0, float("nan"), float("inf")])
+def test_a_margin_to_plan_for_that_is_no_share_is_refused(margin: float) -> None:
+    with pytest.raises(UserError, match=r"--margin .* between 0 and 1, such as 0\.05"):
+        plan_command("tickets", margin=margin)
+
+
+def _refused(clone: Clone, *arguments: str) -> str:
+    """What `flywheel` says when it refuses: exit code 2, one message, no traceback."""
+    result = clone.flywheel(*arguments, ok=False)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("flywheel: "), result.stderr
+    assert "Traceback" not in result.stderr
+    return " ".join(result.stderr.split())
+
+
+def test_a_demo_without_a_package_index_says_what_to_check(clone: Clone) -> None:
+    clone.environment |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
+    said = _refused(clone, "demo")
+    assert "could not be fetched. Check the connection and which package index pip is set to" in said
+
+
+def test_a_dagster_home_that_is_relative_or_missing_is_one_message(clone: Clone, tmp_path: Path) -> None:
+    clone.environment["DAGSTER_HOME"] = "some/where"
+    assert "DAGSTER_HOME is 'some/where'; it must be an absolute path" in _refused(clone, "run")
+    clone.environment["DAGSTER_HOME"] = str(tmp_path / "gone")
+    assert f"DAGSTER_HOME is '{tmp_path / 'gone'}', which is no folder" in _refused(clone, "run")
+
+
+def test_a_flywheel_home_that_is_a_file_is_one_message(clone: Clone, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    clone.environment["FLYWHEEL_HOME"] = str(tmp_path / "file")
+    assert f"FLYWHEEL_HOME is {tmp_path / 'file'}, which is a file" in _refused(clone, "status")
+    clone.environment["FLYWHEEL_HOME"] = str(tmp_path / "file" / "inside")
+    assert "Not a directory" in _refused(clone, "ingest", str(write_ticket_records(tmp_path / "my.jsonl", 5, workload="t")))
+
+
+def test_a_trace_store_that_is_no_database_is_one_message(clone: Clone) -> None:
+    clone.home.mkdir()
+    (clone.home / "traces.sqlite").write_text("no database at all\n" * 100)
+    assert "file is not a database" in _refused(clone, "status")
+
+
+def test_a_key_with_a_line_feed_is_refused_and_never_shown(clone: Clone) -> None:
+    clone.edit(lambda content: content.update(trace_store="elasticsearch"))
+    clone.environment |= {"ELASTICSEARCH_URL": "http://127.0.0.1:9", "ELASTICSEARCH_API_KEY": "s3cret-key\nand more"}
+    said = _refused(clone, "status")
+    assert "ELASTICSEARCH_API_KEY" in said and "line feed" in said
+    assert "s3cret" not in said and "and more" not in said
+
+
+def test_a_candidates_key_with_a_line_feed_is_refused_and_never_shown(clone: Clone) -> None:
+    remote = {"id": "remote", "model": "http://127.0.0.1:9/v1", "engine": "openai", "api_key_env": "REMOTE_KEY"}
+    clone.edit(lambda content: content.update(candidates=[remote]))
+    clone.environment["REMOTE_KEY"] = "s3cret-key\n"
+    result = clone.flywheel("doctor", ok=False)
+    assert result.returncode == 1
+    assert "line feed" in " ".join(result.stdout.split())
+    assert "s3cret-key" not in result.stdout + result.stderr

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dagster import DagsterRunStatus
+
+from tests.e2e.clone import Clone
+from tests.e2e.own_traffic import write_ticket_records
+from tests.fakes import Fault, OpenAIDouble
 
 # Asks for a worker that would live for a minute, and is killed SECONDS after that.
 _KILLED_RUNNER = """
@@ -35,6 +40,26 @@ def test_a_runner_killed_while_the_fork_server_starts_leaves_no_process(seconds:
     while (left := _marked(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, [process.cmdline() for process in left]
+
+
+def test_ctrl_c_ends_a_turn_and_its_runs_are_cancelled_not_failed(tmp_path: Path) -> None:
+    clone = Clone.make(tmp_path / "clone")
+    with OpenAIDouble(always=Fault(delay_s=60)) as double:
+        remote = {"id": "remote", "model": double.url, "engine": "openai", "trainable": False}
+        clone.edit(lambda content: content.update(candidates=[remote]))
+        clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 80, workload="tickets")))
+        with (tmp_path / "said").open("w") as said, clone.start("run", stdout=said, stderr=said) as process:
+            deadline = time.monotonic() + 300
+            while not double.count and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert double.count, (tmp_path / "said").read_text()
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == 130, (tmp_path / "said").read_text()
+    clone.assert_no_process_is_left()
+    with clone.instance() as instance:
+        statuses = {run.status for run in instance.get_runs()}
+    assert statuses == {DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED}
+    assert clone.status()["tickets"]["cells"]["remote"]["base"]["state"] != "failed"
 
 
 def _marked(mark: Path) -> list[psutil.Process]:

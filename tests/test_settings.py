@@ -34,8 +34,52 @@ def test_a_typo_is_an_error_that_lists_the_accepted_keys() -> None:
 
 def test_a_typo_inside_a_candidate_names_its_place() -> None:
     message = fault(candidates=[{"id": "small", "model": "a.gguf", "modle": "b"}])
-    assert "candidates.0.modle: unknown key" in message
+    assert "candidates[0].modle: unknown key" in message
     assert "chat_template" in message
+
+
+TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finetuning_type, learning_rate, max_rows"
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "accepted"),
+    [
+        ({"workloads": {"router": {"split": {"eval_sise": 3}}}}, "workloads.router.split.eval_sise", "eval_size, limit"),
+        ({"workloads": {"router": {"splt": {}}}}, "workloads.router.splt", "automation, cleaning, decision"),
+        ({"workloads": {"b.r": {"training": {"epoch": 3}}}}, "workloads.b.r.training.epoch", TRAINING_KEYS),
+        (
+            {"workloads": {"r": {"decision": {"gates": [{"metric": "f1", "flor": 0.5}]}}}},
+            "workloads.r.decision.gates[0].flor",
+            "cost_per_1k_usd, floor",
+        ),
+        (
+            {"candidates": [*MINIMAL["candidates"], {"id": "b", "model": "b.gguf", "training": {"learning_rat": 1}}]},
+            "candidates[1].training.learning_rat",
+            TRAINING_KEYS,
+        ),
+        ({"elasticsearch": {"indx": "x"}}, "elasticsearch.indx", "default_workload, fields, index"),
+        ({"langfuse": {"enabld": True}}, "langfuse.enabld", "calls_per_minute, correction_score, enabled"),
+        ({"cleaning": {"alow": []}}, "cleaning.alow", "allow, drop_refusals"),
+        ({"decision": {"gates": [{"metric": "f1", "margn": 0.1}]}}, "decision.gates[0].margn", "cost_per_1k_usd, floor"),
+        (
+            {"suites": {"domains": [{"domain": "x", "tool": ["a"]}]}},
+            "suites.domains[0].tool",
+            "domain, metadata, text, tools",
+        ),
+        ({"prices": {"gpt": {"prompt": 1, "completion": 1, "cache": 2}}}, "prices.gpt.cache", "completion, prompt"),
+        ({"local": {"gpus": 1}}, "local.gpus", "gpu_budget, max_record_bytes"),
+        ({"promotion": {"mod": "manual"}}, "promotion.mod", "mode"),
+        ({"automaton": {}}, "automaton", "automation, candidates, cleaning"),
+    ],
+)
+def test_a_typo_is_named_by_its_whole_key_with_what_is_accepted(content: dict[str, Any], key: str, accepted: str) -> None:
+    assert f"- {key}: unknown key. Accepted here: {accepted}" in fault(**content)
+
+
+def test_a_bad_value_of_an_override_is_named_by_its_whole_key() -> None:
+    assert "- workloads.router.split.eval_size: Input should be" in fault(workloads={"router": {"split": {"eval_size": 0}}})
+    message = fault(candidates=[{"id": "small", "model": "a.gguf", "training": {"epochs": "many"}}])
+    assert "- candidates[0].training.epochs: " in message and "(found 'many')" in message
 
 
 def test_an_unknown_value_names_the_accepted_ones() -> None:
@@ -108,6 +152,25 @@ def test_broken_yaml_is_one_message_with_the_line(tmp_path: Path) -> None:
         load_settings(tmp_path / "flywheel.yaml")
 
 
+@pytest.mark.parametrize(
+    "text", ["1: x\n", "null: x\n", "split: {1: x}\n", "workloads: {router: {split: {1: x}}}\n", "workloads: {1: {}}\n"]
+)
+def test_a_key_that_is_no_text_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "flywheel.yaml").write_text("candidates: [{id: small, model: small.gguf}]\n" + text)
+    with pytest.raises(SettingsError, match="1 fault"):
+        load_settings(tmp_path / "flywheel.yaml")
+
+
+def test_a_config_that_is_a_folder_or_cannot_be_read_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"cannot be read: Is a directory.*FLYWHEEL_CONFIG"):
+        load_settings()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FLYWHEEL_CONFIG", str(tmp_path / "file" / "flywheel.yaml"))
+    with pytest.raises(SettingsError, match="cannot be read: Not a directory"):
+        load_settings()
+
+
 def test_an_empty_file_says_what_is_needed(tmp_path: Path) -> None:
     (tmp_path / "flywheel.yaml").write_text("")
     with pytest.raises(SettingsError, match="candidates"):
@@ -119,7 +182,26 @@ def test_two_candidates_may_not_share_an_id() -> None:
 
 
 def test_a_candidate_id_that_is_no_slug_is_refused() -> None:
-    assert "candidates.0.id" in fault(candidates=[{"id": "Small Model", "model": "a.gguf"}])
+    assert "candidates[0].id" in fault(candidates=[{"id": "Small Model", "model": "a.gguf"}])
+
+
+def test_a_hub_id_is_refused_for_the_engine_that_cannot_serve_it() -> None:
+    message = fault(candidates=[*MINIMAL["candidates"], {"id": "hub", "model": "HuggingFaceTB/SmolLM2-135M-Instruct"}])
+    assert "- candidates[1].model: /root/HuggingFaceTB/SmolLM2-135M-Instruct is neither a file nor a folder" in message
+    assert "Give the path of a GGUF file, or `engine: openai`" in message
+
+
+def test_a_model_folder_is_accepted_where_it_holds_exactly_one_gguf(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    content = {"candidates": [{"id": "folder", "model": "model"}]}
+    with pytest.raises(SettingsError, match=r"candidates\[0\]\.model: the folder .*model holds no GGUF file"):
+        parse_settings(content, home=tmp_path, root=tmp_path)
+    (folder / "a.gguf").write_text("")
+    assert parse_settings(content, home=tmp_path, root=tmp_path).candidate("folder").model == "model"
+    (folder / "b.gguf").write_text("")
+    with pytest.raises(SettingsError, match=r"holds 2 GGUF files: name one of a\.gguf, b\.gguf"):
+        parse_settings(content, home=tmp_path, root=tmp_path)
 
 
 def test_a_url_needs_the_openai_engine_and_the_engine_a_url() -> None:

@@ -12,13 +12,10 @@ from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets import iter_training_rows
-from flywheel_assets.core.prefix import few_shot_prefix
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.prefix import PREFIX_FILE, few_shot_prefix, read_prefix
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.settings import Settings
-
-PREFIX_FILE = "prefix.json"
 
 
 def context_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -41,13 +38,6 @@ def context_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [prefix]
 
 
-def prefix_messages(artifact: Artifact) -> list[Json]:
-    """The messages of a published prefix."""
-    content: Json = json.loads((artifact.path / PREFIX_FILE).read_text(encoding="utf-8"))
-    messages: list[Json] = content["messages"]
-    return messages
-
-
 def _choose_prefix(work: Work) -> Mapping[str, Outcome]:
     settings = work.flywheel.settings.prefix_for(work.partition.workload)
     split = work.flywheel.settings.split_for(work.partition.workload)
@@ -63,7 +53,7 @@ def _choose_prefix(work: Work) -> Mapping[str, Outcome]:
 
 
 def _describe(artifact: Artifact) -> Mapping[str, Any]:
-    shown = json.dumps(prefix_messages(artifact), indent=1, ensure_ascii=False)
+    shown = json.dumps(read_prefix(artifact.path), indent=1, ensure_ascii=False)
     return {
         "shots": artifact.summary["shots"],
         "training rows used": dg.MetadataValue.json(artifact.summary["row_ids"]),

@@ -15,12 +15,13 @@ from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
 from flywheel_assets.core.catalog import CatalogEntry, update_catalog
-from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.graph import EVERYTHING, Partition
 from flywheel_assets.core.promotion import TEACHER, Act, Action, PromotionRefused, is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.expiry import expires_at
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.json_files import write_json
 from flywheel_assets.resources.promotions import promote
 from flywheel_assets.resources.provenance import adapter_of
 from flywheel_assets.settings import Settings
@@ -68,6 +69,7 @@ def distribution_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def model_catalog(context: dg.AssetExecutionContext, config: Promotion, flywheel: dg.ResourceParam[Flywheel]) -> Events:
         _record(context, config, flywheel)
         yield from publish(context, flywheel, [graph.CATALOG], _update, {graph.CATALOG: _describe})
+        _place(flywheel)
 
     return [model_catalog]
 
@@ -114,6 +116,14 @@ def _update(work: Work) -> Mapping[str, Outcome]:
     timeless = [{**entry, "time": None} for entry in catalog["workloads"].values()]
     summary = {"workloads": len(catalog["workloads"]), "changes": len(catalog["history"])}
     return {graph.CATALOG: Outcome(Made(hashlib.sha256(orjson.dumps(timeless)).hexdigest()[:32], summary))}
+
+
+def _place(flywheel: Flywheel) -> None:
+    """The current catalog at the one place that applications read, whatever its version; replaced whole."""
+    # Under the lock, so that of two runs the later catalog stays.
+    with flywheel.artifacts.lock(graph.CATALOG, EVERYTHING):
+        if (current := flywheel.artifacts.current(graph.CATALOG, EVERYTHING)) is not None:
+            write_json(flywheel.settings.home / CATALOG_FILE, read_catalog(current))
 
 
 def read_catalog(artifact: Artifact) -> Json:

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.context import prefix_messages
 from flywheel_assets.assets.judging import judge_bench, judge_checks
 from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
@@ -20,6 +19,7 @@ from flywheel_assets.core.costs import cost_per_1k
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
 from flywheel_assets.core.metrics import MAIN_METRIC, installed_versions, metrics_for, score_rows
 from flywheel_assets.core.predictions import EvalReport, build_report, data_version, write_predictions
+from flywheel_assets.core.prefix import read_prefix
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
@@ -158,7 +158,7 @@ def _examine_variant(work: Work, platform: Platform, variant: Variant) -> Mappin
     rows = read_eval_rows(base.path)
     kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
     if variant is not Variant.CUSTOMIZED:
-        prefix = prefix_messages(work.upstream(graph.PREFIX)) if variant is Variant.PREFIXED else []
+        prefix = read_prefix(work.upstream(graph.PREFIX).path) if variant is Variant.PREFIXED else []
         return _examine(work, platform, name, rows, kind, variant, prefix=prefix)
     adapter = work.upstream(graph.ADAPTER)
     if adapter.state == "skipped":

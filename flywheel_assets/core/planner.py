@@ -276,9 +276,14 @@ def _failure_of(key: str, published: Published | None, failure: Failure | None) 
     return None
 
 
+def is_upstreams_fault(reason: str) -> bool:
+    """Whether the reason of a hole is about something before it, which is a hole of its own and says the same."""
+    return reason.startswith("upstream ")
+
+
 def _blame(source: Target, reason: str) -> str:
     """The first cause, named once: a chain of ten failures must not become ten nested prefixes."""
-    return reason if reason.startswith("upstream ") else f"upstream {source[0]}: {reason}"
+    return reason if is_upstreams_fault(reason) else f"upstream {source[0]}: {reason}"
 
 
 def _names(targets: list[Target]) -> str:

@@ -17,10 +17,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flywheel_assets.core.rows import Json
 
+PREFIX_FILE = "prefix.json"
 _NO_CALL: tuple[str, ...] = ()
 _INSTRUCTING = ("system", "developer")
 
@@ -40,6 +42,13 @@ class _Example:
     messages: tuple[Json, ...]
     chars: int
     order: tuple[int, str]
+
+
+def read_prefix(folder: Path) -> list[Json]:
+    """The messages of the prefix in an artifact's folder."""
+    content: Json = json.loads((folder / PREFIX_FILE).read_text(encoding="utf-8"))
+    messages: list[Json] = content["messages"]
+    return messages
 
 
 def few_shot_prefix(training_rows: Iterable[Mapping[str, Any]], shots: int, max_chars: int, seed: int) -> Prefix:

@@ -72,13 +72,14 @@ def _replayed(request: Mapping[str, Any], *, model: str, prefix_messages: Sequen
     if not body.get("tools"):
         # Servers refuse an empty list of tools, and a choice among none.
         body = {name: value for name, value in body.items() if name not in _NEEDS_TOOLS}
-    body["messages"] = _with_prefix(request["messages"], prefix_messages)
+    body["messages"] = with_prefix(request["messages"], prefix_messages)
     if "max_tokens" not in body and "max_completion_tokens" not in body:
         body["max_tokens"] = max_tokens
     return {**body, "model": model}
 
 
-def _with_prefix(messages: Sequence[Json], prefix: Sequence[Json]) -> list[Json]:
+def with_prefix(messages: Sequence[Json], prefix: Sequence[Json]) -> list[Json]:
+    """The messages of a request with a prefix in its place, behind the leading instructions."""
     start = next((at for at, message in enumerate(messages) if message["role"] not in _INSTRUCTING), len(messages))
     return [*messages[:start], *prefix, *messages[start:]]
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.formats import LOG, FormatBroken
 from flywheel_assets.core.records import Record
 from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
@@ -35,7 +36,8 @@ class IngestReport:
 
     `new` counts records stored: ids never seen before and known ids whose content changed (`updated` of them);
     `duplicate` known ids with the same content; `rejected` refused lines, by name in `reasons`, whether or not they had
-    been refused before; `workloads` is `new` by slug; `formats` names the format each log was read in.
+    been refused before; `workloads` is `new` by slug; `formats` names the format each log was read in; `examples` shows
+    the first refused line of each reason: where it stood and what is wrong with it, with personal data taken out.
     """
 
     new: int = 0
@@ -45,6 +47,7 @@ class IngestReport:
     reasons: dict[str, int] = field(default_factory=dict)
     workloads: dict[str, int] = field(default_factory=dict)
     formats: dict[str, str] = field(default_factory=dict, compare=False)
+    examples: dict[str, str] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The fixed form of `flywheel ingest --json`; with `formats` where something else than logs was read."""
@@ -155,6 +158,7 @@ class _Work:
         self._origin = ""
         self._new = self._updated = self._duplicate = self._rejected = 0
         self._reasons: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
         self._workloads: Counter[str] = Counter()
 
     def take(self, parsed: Parsed) -> None:
@@ -178,6 +182,10 @@ class _Work:
         self._workloads.update(added.workloads)
         self._rejected += len(self._rejects)
         self._reasons.update(str(line.reject.reason) for line in self._rejects)
+        for line in self._rejects:
+            if str(line.reject.reason) not in self._examples:
+                detail = scrub_detail(line.reject.detail, CleaningPolicy())
+                self._examples[str(line.reject.reason)] = f"{line.origin} line {line.line_number}: {detail}"
         self._records, self._rejects, self._bytes = [], [], 0
         if self._progress is not None:
             self._progress(self._new + self._duplicate + self._rejected, self._origin)
@@ -192,4 +200,5 @@ class _Work:
             dict(self._reasons.most_common()),
             dict(sorted(self._workloads.items())),
             dict(self._formats),
+            dict(self._examples),
         )

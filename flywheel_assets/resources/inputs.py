@@ -122,12 +122,15 @@ def judged(settings: Settings, asset: str, workload: str) -> bool:
 def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
     """Whether anything asks for this partition.
 
-    Validation rows are only looked at in finetune mode `if_needed`, the teacher is asked where its endpoint is known, and
-    where no candidate is examined nothing is compared.
+    Validation rows are only looked at in finetune mode `if_needed`, and only where the candidate can be fine-tuned; the
+    teacher is asked where its endpoint is known; where no candidate is examined nothing is compared.
     """
     if asset in (graph.COMPARISON, graph.DECISION):
         return bool(settings.candidates_of(partition.workload))
     if asset == graph.VALIDATION_EVAL:
+        candidate = settings.candidate(partition.candidate)
+        if candidate.is_remote or not candidate.trainable:
+            return False
         return settings.finetune_for(partition.workload).mode is FinetuneMode.IF_NEEDED
     if asset == graph.TEACHER_EVAL:
         return settings.teacher_for(partition.workload).model is not None

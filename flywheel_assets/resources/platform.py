@@ -23,6 +23,7 @@ from flywheel_assets.resources.serving import Endpoint, Serving
 from flywheel_assets.resources.serving.deployment import GPU_POOL
 from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, run_training
 from flywheel_assets.settings import Candidate, EvaluationSettings, Settings, TrainingSettings
+from flywheel_assets.settings.local_models import gguf_at
 
 Progress = Callable[[int, int, int, int], None]
 """Called with done, total, reused from the cache, errors."""
@@ -85,8 +86,8 @@ class LocalPlatform:
         """Fine-tune in a child process; a GPU candidate waits for its share of the budget first."""
         path = model_path(self.settings, candidate)
         job = TrainingJob(
-            # What is no file of this machine may be a hub id; the trainer says so if it is neither.
-            model=path if path.exists() or path.suffix == ".gguf" else candidate.model,
+            # A folder with weights to train beside its GGUF file is trained from those; without any, from that file.
+            model=path if (path / "config.json").is_file() else gguf_at(path),
             template=resolve_template(candidate, self.settings.root),
             train_files=tuple(order.train_files),
             validation_files=tuple(order.validation_files),

@@ -16,7 +16,13 @@ FLYWHEEL_RUN_TAG = "flywheel/run"
 BATCH_TAG = "flywheel/batch"
 BATCH_KEY_TAG = "flywheel/inputs"
 
-_ALIVE = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+# NOT_STARTED too: a process killed between creating its run and starting it leaves one, and `reconcile` waits for it.
+_ALIVE = [
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+    DagsterRunStatus.CANCELING,
+]
 
 
 def claim_run(instance: DagsterInstance, run_id: str) -> None:
@@ -31,15 +37,33 @@ def flywheel_run_of(context: dg.AssetExecutionContext) -> str:
     return context.run.tags.get(FLYWHEEL_RUN_TAG) or context.run_id
 
 
+def announce_cancelling(instance: DagsterInstance, flywheel_run: str) -> None:
+    """Write down that the running runs of a turn are about to be ended on purpose.
+
+    Without this Dagster takes the signal that ends them for an accident, and books the run as failed.
+    """
+    going = dg.RunsFilter(
+        tags={FLYWHEEL_RUN_TAG: flywheel_run}, statuses=[DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
+    )
+    for run in instance.get_runs(filters=going):
+        instance.report_run_canceling(run)
+
+
 def bury_dead_runs(instance: DagsterInstance) -> list[str]:
     """Report runs whose owner is dead as failed and free their pool slots; the ids of those runs."""
     buried = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_ALIVE)):
         owner = run.tags.get(OWNER_TAG)
-        if owner is None or not ProcessIdentity.parse(owner).is_dead():
+        if owner is None or not ProcessIdentity.parse(owner).is_dead() or _inherited(instance, run, owner):
             continue
         instance.report_run_failed(run, message=f"The process of this run ({owner}) is dead; it was killed. Run it again.")
         if instance.event_log_storage.supports_global_concurrency_limits:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         buried.append(run.run_id)
     return buried
+
+
+def _inherited(instance: DagsterInstance, run: dg.DagsterRun, owner: str) -> bool:
+    """Whether the owner is that of the run this one repeats: Dagster copies tags, and nobody has claimed the copy yet."""
+    parent = instance.get_run_by_id(run.parent_run_id) if run.parent_run_id else None
+    return parent is not None and parent.tags.get(OWNER_TAG) == owner

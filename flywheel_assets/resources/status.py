@@ -12,7 +12,7 @@ from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.gates import Against, Gate, GateKind, default_gates, gates_of_type, rows_of
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import spent_by
-from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, plan
+from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, is_upstreams_fault, plan
 from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 from flywheel_assets.core.sample_size import Seen, plan_rows
@@ -49,7 +49,7 @@ def status_of(flywheel: Flywheel) -> Json:
                 "problems": [
                     {"asset": hole.asset, "candidate": hole.partition.candidate or None, "reason": hole.reason}
                     for hole in current.holes
-                    if hole.partition.workload == slug and not hole.reason.startswith("upstream ")
+                    if hole.partition.workload == slug and not is_upstreams_fault(hole.reason)
                 ],
             }
             for slug, candidates in state.workloads.items()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.prefix import PREFIX_FILE, read_prefix
 from flywheel_assets.core.promotion import is_approved
-from flywheel_assets.core.rows import Variant
+from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact, ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.settings import Candidate, Settings
@@ -18,7 +19,8 @@ from flywheel_assets.settings import Candidate, Settings
 class Selection:
     """One evaluated model: the candidate, how it is run, and whether a person promoted it.
 
-    `variant` is base or customized: a prefix travels with the request, so a server cannot add it.
+    `prefix` are the messages a prefixed model was examined with, empty for the others: they travel with the request, behind
+    its instructions, so no server can add them. `prefix_file` is where they lie.
     """
 
     candidate: Candidate
@@ -26,6 +28,8 @@ class Selection:
     adapter_gguf: Path | None
     verdict: str | None
     promoted: bool
+    prefix: tuple[Json, ...] = ()
+    prefix_file: Path | None = None
 
 
 def select(settings: Settings, artifacts: ArtifactStore, workload: str, candidate_id: str | None = None) -> Selection:
@@ -48,7 +52,11 @@ def select(settings: Settings, artifacts: ArtifactStore, workload: str, candidat
         candidate, variant = _best(settings, artifacts, workload, candidate_id)
         promoted = False
     adapter = _adapter(artifacts, workload, candidate) if variant is Variant.CUSTOMIZED else None
-    return Selection(settings.candidate(candidate), variant, adapter, verdict, promoted)
+    selected = Selection(settings.candidate(candidate), variant, adapter, verdict, promoted)
+    if variant is not Variant.PREFIXED:
+        return selected
+    folder = artifacts.require(graph.PREFIX, Partition(workload, candidate)).path
+    return replace(selected, prefix=tuple(read_prefix(folder)), prefix_file=folder / PREFIX_FILE)
 
 
 def _best(settings: Settings, artifacts: ArtifactStore, workload: str, candidate_id: str | None) -> tuple[str, Variant]:

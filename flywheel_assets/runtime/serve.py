@@ -10,6 +10,7 @@ from collections.abc import Callable
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.replay import with_prefix
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import ArtifactStore
 from flywheel_assets.resources.platform import LocalPlatform
@@ -33,17 +34,30 @@ def serve_workload(
     ) as endpoint:
         say(f"{selection.candidate.id} ({selection.variant}) for workload '{workload}' at {endpoint.base_url}")
         say(_standing(selection))
+        if (how := how_to_ask(selection)) is not None:
+            say(how)
         say("Try it:\n" + curl(endpoint, _sample_request(artifacts, workload), selection))
         say("Ctrl-C ends it.")
         threading.Event().wait()
 
 
 def curl(endpoint: Endpoint, request: Json, selection: Selection) -> str:
-    """A command that asks the endpoint one real request of the workload."""
-    body = {"model": endpoint.model, **request, **endpoint.extra_body(selection.variant)}
+    """A command that asks the endpoint one real request of the workload, as it was asked when the model was examined."""
+    messages = with_prefix(request["messages"], selection.prefix)
+    body = {"model": endpoint.model, **request, "messages": messages, **endpoint.extra_body(selection.variant)}
     return (
         f"curl -s {endpoint.base_url}/chat/completions -H 'Content-Type: application/json' "
         f"-d {shlex.quote(json.dumps(body, ensure_ascii=False))}"
+    )
+
+
+def how_to_ask(selection: Selection) -> str | None:
+    """What an application must add to its requests to meet the model that was examined; None where that is nothing."""
+    if not selection.prefix:
+        return None
+    return (
+        f"It was examined with a prefix: send these {len(selection.prefix)} messages in every request, behind the system "
+        f"messages and before all others, as the curl below does. They are `messages` of {selection.prefix_file}."
     )
 
 

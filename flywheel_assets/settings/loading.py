@@ -6,25 +6,20 @@ Every fault is named at once, each with its key, what was found and what is acce
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from dotenv import load_dotenv
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
-from flywheel_assets.settings.schema import (
-    OVERRIDABLE,
-    SETTINGS_FILE,
-    Candidate,
-    DecisionSettings,
-    Gate,
-    LocalSettings,
-    PromotionSettings,
-    Settings,
-    SettingsError,
-    WorkloadSettings,
-)
+from flywheel_assets.settings.local_models import NoGguf, gguf_at
+from flywheel_assets.settings.schema import OVERRIDABLE, SETTINGS_FILE, Settings, SettingsError
+from flywheel_assets.settings.section import Section
+
+Location = tuple[int | str, ...]
 
 _NOT_IN_THE_FILE = ("home", "root", "file")
 
@@ -54,6 +49,10 @@ def load_settings(path: Path | None = None) -> Settings:
         raise SettingsError(
             f"{file} does not exist. Run from a folder that holds {SETTINGS_FILE}, or name one in FLYWHEEL_CONFIG."
         ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"{file} cannot be read: {error.strerror}. FLYWHEEL_CONFIG, where it is set, names the file itself."
+        ) from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file} is not UTF-8 text ({error}). Save it as UTF-8.") from None
     try:
@@ -62,8 +61,10 @@ def load_settings(path: Path | None = None) -> Settings:
         raise SettingsError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{file} must be a mapping with at least `candidates:`; it holds {type(content).__name__}.")
-    home = Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()
-    return parse_settings(content, home=(file.parent / home).resolve(), root=file.parent, origin=str(file), file=file)
+    home = (file.parent / Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()).resolve()
+    if home.exists() and not home.is_dir():
+        raise SettingsError(f"FLYWHEEL_HOME is {home}, which is a file. It must name a folder; one that is missing is made.")
+    return parse_settings(content, home=home, root=file.parent, origin=str(file), file=file)
 
 
 def _configured_file() -> Path:
@@ -79,15 +80,44 @@ def parse_settings(
         if reserved in content:
             raise SettingsError(f"{origin}: `{reserved}` is not a setting; set FLYWHEEL_HOME in the environment instead.")
     try:
-        return Settings(**content, home=home, root=root, file=file)
+        # Not as keyword arguments: a key of a YAML file may be a number.
+        settings = Settings.model_validate({**content, "home": home, "root": root, "file": file})
     except ValidationError as error:
-        lines = [_explain(fault, content) for fault in error.errors()]
-        raise SettingsError(f"{origin}: {len(lines)} fault(s)\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise _refusal(origin, [_explain(fault) for fault in _faults(error)]) from None
+    if lines := list(_unservable(settings)):
+        raise _refusal(origin, lines)
+    return settings
 
 
-def _explain(fault: Any, content: dict[str, Any]) -> str:
+def _refusal(origin: str, lines: list[str]) -> SettingsError:
+    return SettingsError(f"{origin}: {len(lines)} fault(s)\n" + "\n".join(f"  - {line}" for line in lines))
+
+
+def _unservable(settings: Settings) -> Iterator[str]:
+    """Candidates of this machine whose `model` can be told to mean no GGUF file."""
+    for position, candidate in enumerate(settings.candidates):
+        if candidate.is_remote:
+            continue
+        try:
+            gguf_at(settings.resolve(candidate.model))
+        except NoGguf as error:
+            yield f"candidates[{position}].model: {error}"
+
+
+def _faults(error: ValidationError) -> list[ErrorDetails]:
+    """The faults of an error, without those that only say that a list is short of the entries with other faults."""
+    faults = error.errors()
+    return [
+        fault
+        for fault in faults
+        if fault["type"] != "too_short"
+        or not any(other["loc"][: len(fault["loc"])] == fault["loc"] for other in faults if other is not fault)
+    ]
+
+
+def _explain(fault: ErrorDetails) -> str:
     """One pydantic fault as `key: what is wrong, what was found, what is accepted`."""
-    key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+    key = _key(fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key. Accepted here: {', '.join(_accepted_keys(fault['loc']))}."
     if fault["type"] == "missing":
@@ -97,22 +127,25 @@ def _explain(fault: Any, content: dict[str, Any]) -> str:
     return f"{key}: {fault['msg']} (found {shown})."
 
 
-def _accepted_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys a block accepts, found by walking the models along a fault's location."""
-    model: type[BaseModel] = Settings
+def _key(location: Location) -> str:
+    """A place in the file as people write it: `candidates[1].training.epochs`."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in location]
+    return "".join(parts).removeprefix(".") or "(top level)"
+
+
+def _accepted_keys(location: Location) -> list[str]:
+    """The keys that the block around a place accepts, found by walking the models towards it."""
+    block: Any = Settings
     for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        if model is Settings and part == "candidates":
-            model = Candidate
-        elif model is Settings and part == "workloads":
-            model = WorkloadSettings
-        elif part in OVERRIDABLE and model in (Settings, WorkloadSettings):
-            model = OVERRIDABLE[str(part)]
-        elif model is Settings and part == "local":
-            model = LocalSettings
-        elif model is Settings and part == "promotion":
-            model = PromotionSettings
-        elif model is DecisionSettings and part == "gates":
-            model = Gate
-    return sorted(name for name in model.model_fields if name not in _NOT_IN_THE_FILE)
+        block = _inside(block, part)
+    return sorted(name for name in block.model_fields if name not in _NOT_IN_THE_FILE)
+
+
+def _inside(block: Any, part: int | str) -> Any:
+    """The type of what stands at `part` of a block: a field of a section, an item of a list, a value of a mapping."""
+    if isinstance(block, type) and issubclass(block, Section):
+        kind = block.model_fields[str(part)].annotation
+        # A block of overrides is kept as it was written, and is checked against the section it overrides.
+        return OVERRIDABLE[str(part)] if kind == dict[str, Any] and part in OVERRIDABLE else kind
+    kinds = get_args(block)
+    return kinds[0] if isinstance(part, int) else kinds[1]

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
@@ -101,7 +101,9 @@ class EvaluationSettings(Section):
 
     concurrency: int = Field(4, ge=1, description="Requests in flight at once.")
     timeout_s: float = Field(120, gt=0, description="Seconds one request may take.")
-    max_retries: int = Field(4, ge=0, description="Further tries after 429, 5xx and time-outs; nothing else is tried again.")
+    max_retries: int = Field(
+        4, ge=0, description="Further tries after 429, 5xx, time-outs and failed connections; nothing else."
+    )
     max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
     max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
     tool_eval_type: Literal["metric", "judge"] = Field(
@@ -193,12 +195,28 @@ class PromotionSettings(Section):
     mode: Literal["manual"] = Field("manual", description="A person approves; nothing is swapped automatically.")
 
 
+# Blocks that a workload, and `training` a candidate, may override key by key.
+OVERRIDABLE: dict[str, type[Section]] = {
+    "cleaning": CleaningSettings,
+    "automation": AutomationSettings,
+    "split": SplitSettings,
+    "training": TrainingSettings,
+    "finetune": FinetuneSettings,
+    "evaluation": EvaluationSettings,
+    "prefix": PrefixSettings,
+    "suites": SuiteSettings,
+    "teacher": TeacherSettings,
+    "judge": JudgeSettings,
+    "decision": DecisionSettings,
+}
+
+
 class Candidate(Section):
     """A small model that may take over a workload."""
 
     id: Slug = Field(description="The candidate's name in every report, path and partition; renaming it makes another one.")
     model: str = Field(
-        description="A GGUF file, a local model folder, a hub id, or the URL of an OpenAI-compatible endpoint."
+        description="A GGUF file, a local folder that holds exactly one, or the URL of an OpenAI-compatible endpoint."
     )
     model_name: str | None = Field(None, description="The name an endpoint knows the model by; null asks `/v1/models`.")
     engine: Engine = Field(
@@ -228,7 +246,7 @@ class Candidate(Section):
     @field_validator("training")
     @classmethod
     def _known_training_keys(cls, value: dict[str, Any]) -> dict[str, Any]:
-        TrainingSettings(**value)
+        TrainingSettings.model_validate(value)
         return value
 
     @model_validator(mode="after")
@@ -267,26 +285,12 @@ class WorkloadSettings(Section):
         None, description="Sources never examined on; null: every source but `traffic`; [] lets all be examined on."
     )
 
-    @model_validator(mode="after")
-    def _known_keys(self) -> WorkloadSettings:
-        for name, section in OVERRIDABLE.items():
-            section(**getattr(self, name))
-        return self
-
-
-OVERRIDABLE: dict[str, type[Section]] = {
-    "cleaning": CleaningSettings,
-    "automation": AutomationSettings,
-    "split": SplitSettings,
-    "training": TrainingSettings,
-    "finetune": FinetuneSettings,
-    "evaluation": EvaluationSettings,
-    "prefix": PrefixSettings,
-    "suites": SuiteSettings,
-    "teacher": TeacherSettings,
-    "judge": JudgeSettings,
-    "decision": DecisionSettings,
-}
+    # By field, so that a fault is reported under the block it stands in.
+    @field_validator(*OVERRIDABLE)
+    @classmethod
+    def _known_keys(cls, value: dict[str, Any], field: ValidationInfo) -> dict[str, Any]:
+        OVERRIDABLE[str(field.field_name)].model_validate(value)
+        return value
 
 
 _WHO_JUDGES = ("model", "model_name", "api_key_env", "candidate")

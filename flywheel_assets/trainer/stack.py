@@ -93,7 +93,7 @@ def choose_device(hyper: Hyperparameters) -> Device:
             raise TrainerError(
                 FailureKind.DTYPE,
                 f"Training in {hyper.dtype} on a CPU is refused: most emulate it, many times slower than 32-bit floats.",
-                "Set the training's dtype to auto or float32.",
+                "Leave the order's `hyperparameters.dtype` at auto (32-bit on a CPU), or set training.device to cuda.",
             )
         os.environ["UNSLOTH_FORCE_CPU"] = "1"
         return Device("cpu", f"CPU, {torch.get_num_threads()} threads", "float32")
@@ -102,7 +102,7 @@ def choose_device(hyper: Hyperparameters) -> Device:
         raise TrainerError(
             FailureKind.DTYPE,
             f"The GPU {torch.cuda.get_device_name(0)} does not compute in bfloat16.",
-            "Set the training's dtype to auto or float16.",
+            "Leave the order's `hyperparameters.dtype` at auto: it takes what the GPU knows.",
         )
     dtype = hyper.dtype if hyper.dtype != "auto" else ("bfloat16" if knows_bfloat16 else "float16")
     return Device("cuda", torch.cuda.get_device_name(0), dtype)

@@ -242,6 +242,17 @@ def test_finetune_modes(bench: Bench, mode: str, threshold: float, state: str) -
         assert adapter.reason is not None and adapter.reason.startswith("not fine-tuned: ")
 
 
+@pytest.mark.parametrize(
+    "cannot", [{"trainable": False}, {"engine": "openai", "model": "http://127.0.0.1:9/v1"}], ids=["untrainable", "remote"]
+)
+def test_validation_rows_are_not_asked_of_what_cannot_be_fine_tuned(bench: Bench, cannot: dict[str, Any]) -> None:
+    bench.content["candidates"] = [{"id": "small", "model": "small.gguf", **cannot}]
+    bench.content["finetune"] = {"mode": "if_needed", "metric": "function_name"}
+    bench.ingest(120)
+    assert not [name for name in bench.turn().materialized if name.startswith(graph.VALIDATION_EVAL)]
+    assert states(bench.flywheel)["small"]["customized"] == "skipped"
+
+
 def test_a_version_from_before_is_pointed_to_again_and_not_computed(bench: Bench) -> None:
     bench.ingest(120)
     bench.turn()

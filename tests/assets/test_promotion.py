@@ -66,6 +66,17 @@ def test_an_approval_shows_in_the_status_the_catalog_and_what_is_served(promoted
     assert promoted.turn().materialized == []
 
 
+def test_the_catalog_lies_at_one_place_whatever_its_version_and_is_put_back(promoted: Bench) -> None:
+    place = promoted.flywheel.settings.home / CATALOG_FILE
+    assert orjson.loads(place.read_bytes())["workloads"]["tickets"] == entry(promoted)
+    does(promoted, "approve")
+    assert orjson.loads(place.read_bytes())["workloads"]["tickets"]["approved"] is True
+    place.unlink()
+    assert promotes_by_job(promoted, action="nothing").success
+    assert orjson.loads(place.read_bytes())["workloads"]["tickets"] == entry(promoted)
+    assert [path.name for path in place.parent.glob(".model_selection*")] == []
+
+
 def test_a_rollback_gives_the_workload_back_to_the_teacher(promoted: Bench) -> None:
     does(promoted, "approve")
     assert "the teacher" in does(promoted, "rollback", "users complained")["says"]

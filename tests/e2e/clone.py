@@ -8,13 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psutil
 import yaml
+from dagster._core.instance import InstanceRef
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -79,6 +83,12 @@ class Clone:
         ref = json.loads((base / "refs" / asset / f"{partition}.json").read_text())
         return base / "objects" / asset / partition / str(ref["version"])
 
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Its Dagster instance, opened here: the paths of its dagster.yaml are relative to the clone."""
+        with chdir(self.root), dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(self.root))) as instance:
+            yield instance
+
     def processes(self) -> list[psutil.Process]:
         """Every living process that works for this clone, by the environment it was started with."""
         found = []
@@ -89,3 +99,10 @@ class Clone:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return found
+
+    def assert_no_process_is_left(self) -> None:
+        """Children notice that their parent is gone within seconds."""
+        deadline = time.monotonic() + 10
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not left, [process.cmdline() for process in left]

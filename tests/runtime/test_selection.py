@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,16 @@ def artifacts(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path)
 
 
-def publish(artifacts: ArtifactStore, asset: str, partition: Partition, summary: Json, state: str = "ok") -> None:
+def publish(
+    artifacts: ArtifactStore,
+    asset: str,
+    partition: Partition,
+    summary: Json,
+    state: str = "ok",
+    prefix: list[Json] | None = None,
+) -> None:
     with artifacts.draft() as draft:
+        (draft.path / "prefix.json").write_text(json.dumps({"messages": prefix or []}))
         (draft.path / "adapter.gguf").write_text(f"{partition}")
         made = Made("v", summary, state)
         artifacts.publish(draft, asset, partition, made, inputs_key="k", inputs={}, settings={}, code_version="1", origin={})
@@ -48,6 +57,17 @@ def test_the_winner_of_the_decision_is_served_and_marked_as_not_approved(artifac
     summary = {"verdict": "promote", "candidate": "tiny", "variant": "customized", "approved": False}
     publish(artifacts, graph.DECISION, Partition("w"), summary)
     assert chosen(artifacts) == ("tiny", Variant.CUSTOMIZED, False)
+
+
+def test_a_winner_with_a_prefix_brings_the_prefix(artifacts: ArtifactStore) -> None:
+    evaluated(artifacts, "tiny", Variant.PREFIXED, 0.8)
+    shots = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    publish(artifacts, graph.PREFIX, Partition("w", "tiny"), {}, prefix=shots)
+    publish(artifacts, graph.DECISION, Partition("w"), {"verdict": "promote", "candidate": "tiny", "variant": "prefixed"})
+    found = select(SETTINGS, artifacts, "w")
+    assert (found.variant, found.adapter_gguf) == (Variant.PREFIXED, None)
+    assert list(found.prefix) == shots
+    assert found.prefix_file is not None and found.prefix_file.is_file()
 
 
 def test_without_a_winner_the_best_customized_model_is_there_to_try(artifacts: ArtifactStore) -> None:

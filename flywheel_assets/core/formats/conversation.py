@@ -14,7 +14,8 @@ from flywheel_assets.core.formats.base import FormatError
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json
 
-_INSTEAD_OF_TEXT = ("tool_calls", "refusal", "audio")
+# `function_call` is the form before tools: refused further on, under its own name.
+_INSTEAD_OF_TEXT = ("tool_calls", "function_call", "refusal", "audio")
 
 
 class Conversation:

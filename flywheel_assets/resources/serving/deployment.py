@@ -19,6 +19,7 @@ from flywheel_assets.resources.serving.endpoint import Endpoint, ServingError
 from flywheel_assets.resources.serving.llama_cpp import ServerOrder, running_server
 from flywheel_assets.resources.serving.openai_api import RemoteModel, remote_endpoint
 from flywheel_assets.settings import Candidate
+from flywheel_assets.settings.local_models import NoGguf, gguf_at
 
 GPU_POOL = "gpu"
 MODELS_OWN_TEMPLATE = "the model's own"
@@ -108,11 +109,7 @@ class Serving:
             yield
 
     def _gguf_of(self, candidate: Candidate) -> Path:
-        path = self.resolve(candidate.model)
-        if not path.is_dir():
-            return path
-        files = sorted(path.glob("*.gguf"))
-        if len(files) == 1:
-            return files[0]
-        found = f"holds {len(files)} GGUF files: name one" if files else "holds no GGUF file, which engine 'xllamacpp' needs"
-        raise ServingError(f"candidate '{candidate.id}': the folder {path} {found}.")
+        try:
+            return gguf_at(self.resolve(candidate.model))
+        except NoGguf as error:
+            raise ServingError(f"candidate '{candidate.id}': {error}") from None

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from flywheel_assets.resources.credentials import unsendable
 from flywheel_assets.resources.serving.endpoint import GATEWAY_TEMPLATE, Endpoint, ServingError
 from flywheel_assets.settings import Candidate
 
@@ -71,6 +72,8 @@ def _key(model: RemoteModel) -> str | None:
             f"{model.called}: the environment variable {model.api_key_env} (its `api_key_env`) is not set. "
             "Set it, or put it into .env beside flywheel.yaml."
         )
+    if fault := unsendable(model.api_key_env, key):
+        raise ServingError(f"{model.called}: {fault}")
     return key
 
 

@@ -31,6 +31,7 @@ from tests.core.formats.rows import (
 
 SYSTEM = {"role": "system", "content": "You answer for a shop."}
 USER = {"role": "user", "content": ASKED}
+LEGACY_CALL = {"name": "stock", "arguments": "{}"}
 LIMITS: dict[str, Any] = {"max_bytes": 100_000, "source": None, "received_at": time.time()}
 
 
@@ -293,6 +294,12 @@ def test_a_traced_call_names_its_workload_session_time_and_cost() -> None:
         ("openai", {**OPENAI, "tools": [3]}, "malformed_tools", "tools[0]"),
         ("openai", {"messages": [USER, {"role": "critic", "content": "x"}, *OPENAI["messages"][2:]]}, "unknown_role", ""),
         ("openai", {**OPENAI, "tools": None, "functions": [STOCK]}, "legacy_functions", "functions"),
+        (
+            "openai",
+            {"messages": [USER, {"role": "assistant", "content": None, "function_call": LEGACY_CALL}], "functions": [STOCK]},
+            "legacy_functions",
+            "functions",
+        ),
         ("sharegpt", {"conversations": [{"from": "moderator", "value": "x"}]}, "unknown_role", "conversations[0]"),
         ("sharegpt", {"conversations": [{"from": "human", "value": 3}]}, "bad_field_type", "conversations[0].value"),
         ("sharegpt", {**SHAREGPT, "conversations": [SHAREGPT["conversations"][0]]}, "no_answer", ""),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.credentials import unsendable
 from flywheel_assets.resources.trace_stores.base import TraceStoreError
 from flywheel_assets.resources.trace_stores.deadline import DEADLINE
 
@@ -77,6 +78,8 @@ class Access:
             host, port = None, None
         if host is None or parts.scheme not in ("http", "https"):
             raise TraceStoreError("ELASTICSEARCH_URL is no URL with http:// or https:// and a host")
+        if fault := unsendable("ELASTICSEARCH_API_KEY", given.get("ELASTICSEARCH_API_KEY")):
+            raise TraceStoreError(f"Elasticsearch: {fault}")
         shown = f"[{host}]" if ":" in host else host
         port = port or (443 if parts.scheme == "https" else 9200)
         username = unquote(parts.username) if parts.username else given.get("ELASTICSEARCH_USERNAME")
