@@ -31,14 +31,14 @@ _FIXED_COLUMNS = (
     ("suite_turns", pa.string(), True),
     ("suite_complexity", pa.string(), True),
     ("suite_domain", pa.string(), True),
-    ("suite_turn_kind", pa.string(), True),
-    ("gold", pa.string(), False),
     ("reference", pa.string(), False),
     ("prediction", pa.string(), True),
     ("latency_ms", pa.float64(), True),
     ("prompt_tokens", pa.int64(), True),
     ("completion_tokens", pa.int64(), True),
     ("error", pa.string(), True),
+    ("suite_turn_kind", pa.string(), True),
+    ("gold", pa.string(), False),
 )
 SUITES = ("turns", "turn_kind", "complexity", "domain")
 # A mean of fewer rows says nothing about its domain.

@@ -51,7 +51,7 @@ def test_the_file_has_the_published_columns_in_their_order(tmp_path: Path) -> No
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == [
         *("row_id", "trace_id", "suite_turns", "suite_complexity", "suite_domain", "reference", "prediction"),
-        *("latency_ms", "prompt_tokens", "completion_tokens", "error"),
+        *("latency_ms", "prompt_tokens", "completion_tokens", "error", "suite_turn_kind", "gold"),
         *metric_names(TOOLS),
     ]
     rows = table.to_pylist()
