@@ -50,7 +50,7 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
         (
             {"workloads": {"r": {"decision": {"gates": [{"metric": "f1", "flor": 0.5}]}}}},
             "workloads.r.decision.gates[0].flor",
-            "cost_per_1k_usd, floor",
+            "against, cost_per_1k_usd, floor",
         ),
         (
             {"candidates": [*MINIMAL["candidates"], {"id": "b", "model": "b.gguf", "training": {"learning_rat": 1}}]},
@@ -60,7 +60,7 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
         ({"elasticsearch": {"indx": "x"}}, "elasticsearch.indx", "default_workload, fields, index"),
         ({"langfuse": {"enabld": True}}, "langfuse.enabld", "calls_per_minute, correction_score, enabled"),
         ({"cleaning": {"alow": []}}, "cleaning.alow", "allow, drop_refusals"),
-        ({"decision": {"gates": [{"metric": "f1", "margn": 0.1}]}}, "decision.gates[0].margn", "cost_per_1k_usd, floor"),
+        ({"decision": {"gates": [{"metric": "f1", "margn": 0.1}]}}, "decision.gates[0].margn", "against, cost_per_1k_usd, floor"),
         (
             {"suites": {"domains": [{"domain": "x", "tool": ["a"]}]}},
             "suites.domains[0].tool",
