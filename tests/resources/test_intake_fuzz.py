@@ -160,7 +160,12 @@ def through_the_log_door(folder: Path, rng: random.Random, n: int) -> None:
 
 def through_a_field_map(folder: Path, rng: random.Random, n: int) -> None:
     """Documents as Elasticsearch would hand them out: whatever they hold, a line comes out and is judged."""
-    paths = {"workload_id": "labels.route.keyword", "timestamp": "@timestamp", "request.messages": "body.in", "response": "out"}
+    paths = {
+        "workload_id": "labels.route.keyword",
+        "timestamp": "@timestamp",
+        "request.messages": "body.in",
+        "response": "out",
+    }
     fields = FieldMap(paths, client_id="c", default_workload="w")
     rows: list[Json] = []
     for row in traffic(folder):

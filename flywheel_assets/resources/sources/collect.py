@@ -113,7 +113,9 @@ def _parsed(pulled: PulledRecord, max_bytes: int, now: float) -> Record | Reject
         line = orjson.dumps(pulled.content)
     except orjson.JSONEncodeError as error:
         detail = f"the source gave something that cannot be written as JSON ({error})"
-        return Reject(RejectReason.NOT_JSON, detail, _storable(pulled.origin)[:EXCERPT_CHARACTERS], _digest(repr(pulled.content)))
+        return Reject(
+            RejectReason.NOT_JSON, detail, _storable(pulled.origin)[:EXCERPT_CHARACTERS], _digest(repr(pulled.content))
+        )
     return parse_record(line, max_bytes=max_bytes, received_at=now)
 
 
