@@ -68,6 +68,7 @@ def ingest(
     """`flywheel ingest`; `_INGEST_HELP` is what a user reads."""
     from flywheel_assets.resources.flywheel import Flywheel
     from flywheel_assets.resources.ingest import ingest as ingest_files
+    from flywheel_assets.resources.log_formats import configured_formats
 
     settings = load_settings()
     flywheel = Flywheel.at_home(settings)
@@ -80,6 +81,7 @@ def ingest(
         max_bytes=settings.local.max_record_bytes,
         progress=None if as_json else _ingest_progress,
         recognised=None if as_json or format_name != AUTO else _say_formats,
+        configured=configured_formats(settings),
     )
     if as_json:
         _print_json(report.to_json())

@@ -62,7 +62,7 @@ class ExistingIndexStore:
         """Give back the connection; the next call opens it again."""
         self.connection.close()
 
-    def add(self, records: Iterable[Record]) -> AddResult:
+    def add(self, records: Iterable[Record], *, keep_known: bool = False) -> AddResult:
         """Refused: the index belongs to somebody else."""
         raise self._read_only()
 
