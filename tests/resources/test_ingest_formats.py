@@ -15,8 +15,8 @@ import pytest
 import zstandard
 
 from flywheel_assets.core.formats import registry
-from flywheel_assets.resources import log_lines
 from flywheel_assets.core.formats.langfuse import record_of
+from flywheel_assets.resources import log_lines
 from flywheel_assets.resources.ingest import IngestError, ingest
 from flywheel_assets.resources.log_formats import configured_formats
 from flywheel_assets.resources.sources import Pull, PulledRecord, collect
