@@ -138,7 +138,7 @@ def _pooled(then: Mapping[str, int], now: Mapping[str, int]) -> tuple[dict[str, 
 
 
 def _counts(profile: Json, name: str) -> dict[str, int]:
-    """A distribution of the records that may be examined on: calls by tool, records by class, records by length of request."""
+    """A distribution of a population: calls by tool, records by class, records by length of request."""
     if name == "tools":
         return {tool["name"]: tool["calls"] for tool in profile["tools"] if tool["calls"]}
     if name == "classes":

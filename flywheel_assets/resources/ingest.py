@@ -90,8 +90,8 @@ def ingest(
     read by rules of the settings, in place of those of their names.
 
     Raises IngestError before anything is stored if a file is missing, `default_workload` is no workload id or needed and
-    not given, a format is unknown or cannot be told, or a data set is to pass as traffic; and after everything readable is stored, with the report, if a file
-    was cut off or damaged. TraceStoreError passes through.
+    not given, a format is unknown or cannot be told, or a data set is to pass as traffic; and after everything readable is
+    stored, with the report, if a file was cut off or damaged. TraceStoreError passes through.
     """
     origins = _checked(sources, default_workload, source)
     try:
