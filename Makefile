@@ -10,7 +10,7 @@ BENCH  ?=
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-base demo test proofs lint format types ui bench clean
+.PHONY: help setup setup-base demo test proofs lint format types ui sensors bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -67,6 +67,10 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 
 ui: $(VENV)/.base  ## Dagster at http://localhost:3000, on the same instance as `flywheel` and the demo
 	@$(BIN)/dagster dev --port 3000
+
+sensors: $(VENV)/.base  ## start all sensors of the settings, and say which; they tick while `make ui` runs
+	@$(BIN)/dagster sensor start --start-all -w workspace.yaml
+	@$(BIN)/dagster sensor list --running -w workspace.yaml
 
 bench: $(VENV)/.local $(VENV)/.dev  ## the benchmarks, one JSON object a line (BENCH="name name" runs a part)
 	@$(BIN)/python -m benchmarks $(BENCH)

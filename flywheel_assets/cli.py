@@ -77,6 +77,7 @@ def ingest(
     from flywheel_assets.resources.flywheel import Flywheel
     from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.ingest import ingest as ingest_files
+    from flywheel_assets.resources.log_formats import configured_formats
 
     settings = load_settings()
     flywheel = Flywheel.at_home(settings)
@@ -90,6 +91,7 @@ def ingest(
             max_bytes=settings.local.max_record_bytes,
             progress=None if as_json or not err.is_terminal else _ingest_progress,
             recognised=None if as_json or format_name != AUTO else _say_formats,
+            configured=configured_formats(settings),
         )
     except IngestError as error:
         if error.report is not None:

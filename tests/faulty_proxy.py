@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,17 +17,20 @@ Fault = Callable[["FaultyProxy", Any, "Request"], bool]
 
 
 class Request:
-    """What came in: method, path (without the query) and body."""
+    """What came in: method, path (without the query), body, and who asks."""
 
-    def __init__(self, method: str, target: str, body: bytes) -> None:
-        self.method, self.target, self.body = method, target, body
+    def __init__(self, method: str, target: str, body: bytes, authorization: str | None = None) -> None:
+        self.method, self.target, self.body, self.authorization = method, target, body, authorization
         self.path = target.partition("?")[0]
 
 
 class FaultyProxy:
-    """Passes requests on to `upstream`. `fault(proxy, handler, request)` may answer instead, and then returns True."""
+    """Passes requests on to `upstream`. `fault(proxy, handler, request)` may answer instead, and then returns True.
 
-    def __init__(self, upstream: str) -> None:
+    `tls` are the files of a certificate and its key: clients must then speak TLS.
+    """
+
+    def __init__(self, upstream: str, *, tls: tuple[Path, Path] | None = None) -> None:
         self.upstream = upstream
         self.fault: Fault | None = None
         self.requests: list[Request] = []
@@ -39,7 +44,7 @@ class FaultyProxy:
 
             def answer(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
-                request = Request(self.command, self.path, self.rfile.read(length))
+                request = Request(self.command, self.path, self.rfile.read(length), self.headers.get("authorization"))
                 proxy.requests.append(request)
                 if proxy.fault is not None and proxy.fault(proxy, self, request):
                     return
@@ -49,7 +54,11 @@ class FaultyProxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_address[1]}"
         self._client = httpx.Client(timeout=20)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -84,6 +93,18 @@ def busy(every: int) -> Fault:
         if next(count) % every == every - 1:
             return False
         proxy.reply(handler, 429, b'{"error": {"type": "es_rejected_execution_exception", "reason": "queue full"}}')
+        return True
+
+    return fault
+
+
+def locked(authorization: str) -> Fault:
+    """Whoever does not say this in `Authorization` is refused."""
+
+    def fault(proxy: FaultyProxy, handler: Any, request: Request) -> bool:
+        if request.authorization == authorization:
+            return False
+        proxy.reply(handler, 401, b'{"error": {"type": "security_exception", "reason": "who are you?"}, "status": 401}')
         return True
 
     return fault

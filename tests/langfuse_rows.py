@@ -77,6 +77,18 @@ class Reading:
         self.cursor = collected.cursor
         return collected
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the next step is about traces that were scored late."""
+        return json.loads(self.cursor or "{}").get("late") is not None
+
+    def step(self, *, late: bool = False) -> Collected:
+        """One step; with `late`, one without any time left where it is about traces that were scored late."""
+        deadline = time.monotonic() + (0 if late and self.is_late else 30)
+        collected = collect(self.source, self.store, self.cursor, deadline=deadline, max_bytes=10**6, max_records=1)
+        self.cursor = collected.cursor
+        return collected
+
     def records(self, workload: str = "router") -> dict[str, Json]:
         """Every record of a workload by its id."""
         stored = [record for batch in self.store.read_after(workload, None) for record in batch]

@@ -60,7 +60,11 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
         ({"elasticsearch": {"indx": "x"}}, "elasticsearch.indx", "default_workload, fields, index"),
         ({"langfuse": {"enabld": True}}, "langfuse.enabld", "calls_per_minute, correction_score, enabled"),
         ({"cleaning": {"alow": []}}, "cleaning.alow", "allow, drop_refusals"),
-        ({"decision": {"gates": [{"metric": "f1", "margn": 0.1}]}}, "decision.gates[0].margn", "against, cost_per_1k_usd, floor"),
+        (
+            {"decision": {"gates": [{"metric": "f1", "margn": 0.1}]}},
+            "decision.gates[0].margn",
+            "against, cost_per_1k_usd, floor",
+        ),
         (
             {"suites": {"domains": [{"domain": "x", "tool": ["a"]}]}},
             "suites.domains[0].tool",

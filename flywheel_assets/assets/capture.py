@@ -1,5 +1,7 @@
 """Capture: what the trace store holds, observed. Records themselves are read by `datasets.records`."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +15,9 @@ from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.trace_stores import WorkloadSummary
 from flywheel_assets.settings import Settings
+
+# An observation takes some 10 ms in a busy SQLite: so many fit twice into the 20 s that a tick is meant to take.
+MAX_OBSERVATIONS = 500
 
 
 def capture_assets(settings: Settings) -> list[dg.SourceAsset]:
@@ -33,12 +38,15 @@ def capture_assets(settings: Settings) -> list[dg.SourceAsset]:
     return [traces]
 
 
-def observe_traces(instance: dg.DagsterInstance, flywheel: Flywheel) -> list[str]:
+def observe_traces(
+    instance: dg.DagsterInstance, flywheel: Flywheel, *, most: int | None = None, until: float = float("inf")
+) -> Observed:
     """Register new workloads as partitions and report where each stands; the slugs whose watermark moved.
 
-    Reports nothing that the event log already knows, so it may be called as often as anyone likes.
+    Reports nothing that the event log already knows, so it may be called as often as anyone likes. `most` and `until` bound
+    a sensor's tick; see `observe_summaries`.
     """
-    return observe_summaries(instance, flywheel.traces.workloads()).moved
+    return observe_summaries(instance, flywheel.traces.workloads(), most=most, until=until)
 
 
 class Observed(NamedTuple):

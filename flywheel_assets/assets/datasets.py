@@ -162,6 +162,7 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
         work.upstream(graph.RECORDS).path,
         refused=refused,
         workload_type=workload_type(work.flywheel.settings, workload),
+        train_only=train_only_sources(work.flywheel.settings, workload),
     )
     content = profile.to_json()
     encoded = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
@@ -170,27 +171,28 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
     summary = {key: content[key] for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records")}
     data_version = hashlib.sha256(encoded).hexdigest()[:32]
     drift = _drift(work, content)
-    if drift is not None:
+    if isinstance(drift, Drift):
         (work.draft(graph.PROFILE).path / DRIFT_FILE).write_bytes(orjson.dumps(drift.to_json(), option=orjson.OPT_INDENT_2))
     return {graph.PROFILE: Outcome(Made(data_version, summary), [check, _drift_check(drift)])}
 
 
-def _drift(work: Work, profile: Json) -> Drift | None:
-    """Today's profile against the one behind the current decision; None while nothing is decided.
-
-    A decision made by another release of the profile cannot be compared with; the next one can.
-    """
+def _drift(work: Work, profile: Json) -> Drift | str:
+    """Today's profile against the one behind the current decision; or why there is nothing to compare."""
     artifacts = work.flywheel.artifacts
     decision = artifacts.current(graph.DECISION, work.partition)
-    behind = None if decision is None else ancestor(artifacts, decision, graph.PROFILE)
+    if decision is None:
+        return "Nothing is decided yet that could be compared with."
+    behind = ancestor(artifacts, decision, graph.PROFILE)
     if behind is None or behind.manifest["code_version"] != graph.BY_NAME[graph.PROFILE].code_version:
-        return None
+        return (
+            "The decision was made on a profile of another release, which counts other things; the next one can be compared."
+        )
     return drift_between(orjson.loads((behind.path / PROFILE_FILE).read_bytes()), profile)
 
 
-def _drift_check(drift: Drift | None) -> CheckOutcome:
-    if drift is None:
-        return CheckOutcome("drift", True, "Nothing is decided yet that could be compared with.", blocking=False)
+def _drift_check(drift: Drift | str) -> CheckOutcome:
+    if isinstance(drift, str):
+        return CheckOutcome("drift", True, drift, blocking=False)
     details = {name: round(shift.psi, 4) for name, shift in drift.shifts.items()}
     return CheckOutcome("drift", not drift.drifted, drift.summary(), blocking=False, details=details)
 

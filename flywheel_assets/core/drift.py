@@ -26,6 +26,8 @@ POOLED_BELOW = 10
 # Fewer new records than this say nothing about a population.
 MIN_NEW_RECORDS = 30
 _OTHER = "(other)"
+# The check is made early in a turn: at its end there is mostly a newer decision, made on the same records.
+_SINCE = "records since the decision that stood when this turn began"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,10 @@ class Drift:
         parts += [f"new tools: {_named(self.new_tools)}"] if self.new_tools else []
         parts += [f"changed tools: {_named(self.changed_tools)}"] if self.changed_tools else []
         if parts:
-            return f"{self.new_records} records since the decision: {'; '.join(parts)}."
+            return f"{self.new_records} {_SINCE}: {'; '.join(parts)}."
         if not self.shifts:
-            return f"{self.new_records} records since the decision; {MIN_NEW_RECORDS} are needed to say anything."
-        return f"{self.new_records} records since the decision, distributed as before."
+            return f"{self.new_records} {_SINCE}; {MIN_NEW_RECORDS} are needed to say anything."
+        return f"{self.new_records} {_SINCE}, distributed as before."
 
     def to_json(self) -> Json:
         """JSON-ready."""
@@ -84,8 +86,10 @@ class Drift:
 def drift_between(then: Json, now: Json) -> Drift:
     """Compare the profile behind a decision with today's (both as `WorkloadProfile.to_json`).
 
-    Profiles count all records of a workload, so what is compared with `then` is the difference: the records since.
+    Profiles count all records of a workload, so what is compared with `then` is the difference: the records since. Only
+    what may be examined on counts: a data set that is imported to train on says nothing about what is sent.
     """
+    then, now = then["examinable"], now["examinable"]
     since = {name: _difference(_counts(then, name), _counts(now, name)) for name in ("tools", "classes", "lengths")}
     new_records = sum(since["lengths"].values())
     shifts: dict[str, Shift] = {}
@@ -134,7 +138,7 @@ def _pooled(then: Mapping[str, int], now: Mapping[str, int]) -> tuple[dict[str, 
 
 
 def _counts(profile: Json, name: str) -> dict[str, int]:
-    """A distribution of a profile: calls by tool, records by class, records by length of request."""
+    """A distribution of a population: calls by tool, records by class, records by length of request."""
     if name == "tools":
         return {tool["name"]: tool["calls"] for tool in profile["tools"] if tool["calls"]}
     if name == "classes":

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
-from flywheel_assets.core.formats import LOG, FormatBroken
+from flywheel_assets.core.formats import LOG, Format, FormatBroken, format_named
 from flywheel_assets.core.records import Record
+from flywheel_assets.core.records.types import DEFAULT_SOURCE
 from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
 from flywheel_assets.resources.log_formats import Log, LogFormatError, recognised_logs
 from flywheel_assets.resources.log_lines import STDIN, Chunk, LogFileError, check_readable
@@ -81,29 +82,33 @@ def ingest(
     progress: Callable[[int, str], None] | None = None,
     workers: int | None = None,
     recognised: Callable[[Mapping[str, str]], None] | None = None,
+    configured: Sequence[Format] = (),
 ) -> IngestReport:
     """Read log files (`-` is standard input; plain, gzip or zstd, told by content) into a trace store.
 
     `format_name` is a format's name, or `auto`: each file is then looked at, and `recognised` is told what was found, by
     origin, before anything is stored. `default_workload` and `source` fill in where a record names none. Lines over
     `max_bytes` are rejected unread. `progress` is called after each batch with the lines taken so far and the log they come
-    from. `workers` is the number of parsing processes for long inputs (default: by the CPUs).
+    from. `workers` is the number of parsing processes for long inputs (default: by the CPUs). `configured` are formats that
+    read by rules of the settings, in place of those of their names.
 
     Raises IngestError before anything is stored if a file is missing, `default_workload` is no workload id or needed and
-    not given, or a format is unknown or cannot be told; and after everything readable is stored, with the report, if a file
-    was cut off or damaged. TraceStoreError passes through.
+    not given, a format is unknown or cannot be told, or a data set is to pass as traffic; and after everything readable is
+    stored, with the report, if a file was cut off or damaged. TraceStoreError passes through.
     """
     origins = _checked(sources, default_workload, source)
     try:
-        logs = recognised_logs(origins, format_name, default_workload, max_bytes=max_bytes)
+        logs = recognised_logs(origins, format_name, default_workload, max_bytes=max_bytes, configured=configured)
     except LogFormatError as error:
         raise IngestError(f"{error} Nothing was ingested.") from error
     formats = {log.origin: log.format_name for log in logs}
+    if source == DEFAULT_SOURCE:
+        _refuse_data_sets(formats, default_workload)
     if recognised is not None:
         recognised(formats)
     failures: list[LogFileError] = []
     work = _Work(store, progress, formats)
-    options = ParseOptions(max_bytes, default_workload, source, formats)
+    options = ParseOptions(max_bytes, default_workload, source, formats, configured)
     try:
         for parsed in parse_chunks(_all_chunks(logs, max_bytes, failures), options, workers=workers):
             work.take(parsed)
@@ -136,6 +141,17 @@ def _checked(sources: Sequence[str | Path], default_workload: str | None, source
     return origins
 
 
+def _refuse_data_sets(formats: Mapping[str, str], workload: str | None) -> None:
+    """Rows that nobody sent would be examined on as if users had."""
+    for origin, name in formats.items():
+        if name != LOG.name:
+            raise IngestError(
+                f"{origin} is {name}, a data set and no log, and cannot have the source '{DEFAULT_SOURCE}': candidates would"
+                " be examined on its rows as if users had sent them. Leave --source out; where that is what you want, say so"
+                f" in flywheel.yaml: workloads: {{{workload or 'NAME'}: {{train_only_sources: []}}}}. Nothing was ingested."
+            )
+
+
 def _all_chunks(logs: list[Log], max_bytes: int, failures: list[LogFileError]) -> Iterator[Chunk]:
     """Chunks of all logs; a log that fails on the way is noted, and the others are still read."""
     for log in logs:
@@ -153,6 +169,8 @@ class _Work:
         self._progress = progress
         self._formats = formats
         self._records: list[Record] = []
+        self._yielding: list[Record] = []
+        self._keeps_known = {origin for origin, name in formats.items() if getattr(format_named(name), "keeps_known", False)}
         self._rejects: list[RejectedLine] = []
         self._bytes = 0
         self._origin = ""
@@ -164,29 +182,34 @@ class _Work:
     def take(self, parsed: Parsed) -> None:
         """Take what a chunk held; a full batch is stored."""
         self._origin = parsed.origin
-        self._records += parsed.records
+        kept = self._yielding if parsed.origin in self._keeps_known else self._records
+        kept += parsed.records
         self._bytes += sum(len(record.body) for record in parsed.records)
         self._rejects += [RejectedLine(reject, parsed.origin, number) for number, reject in parsed.rejects]
-        if len(self._records) + len(self._rejects) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
+        held = len(self._records) + len(self._yielding) + len(self._rejects)
+        if held >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
             self.store()
 
     def store(self) -> None:
         """Store what is at hand and count it."""
-        if not self._records and not self._rejects:
+        if not self._records and not self._yielding and not self._rejects:
             return
-        added = self._store.add(self._records)
+        added = [self._store.add(self._records)]
+        if self._yielding:
+            added.append(self._store.add(self._yielding, keep_known=True))
         self._store.reject(self._rejects)
-        self._new += added.new
-        self._updated += added.updated
-        self._duplicate += added.duplicate
-        self._workloads.update(added.workloads)
+        for one in added:
+            self._new += one.new
+            self._updated += one.updated
+            self._duplicate += one.duplicate
+            self._workloads.update(one.workloads)
         self._rejected += len(self._rejects)
         self._reasons.update(str(line.reject.reason) for line in self._rejects)
         for line in self._rejects:
             if str(line.reject.reason) not in self._examples:
                 detail = scrub_detail(line.reject.detail, CleaningPolicy())
                 self._examples[str(line.reject.reason)] = f"{line.origin} line {line.line_number}: {detail}"
-        self._records, self._rejects, self._bytes = [], [], 0
+        self._records, self._yielding, self._rejects, self._bytes = [], [], [], 0
         if self._progress is not None:
             self._progress(self._new + self._duplicate + self._rejected, self._origin)
 

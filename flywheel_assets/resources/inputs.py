@@ -43,7 +43,10 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
         cleaning = settings.cleaning_for(workload).model_dump(mode="json", include=_CLEANING_OF_RECORDS)
         return {"max_record_bytes": settings.local.max_record_bytes, "cleaning": cleaning}
     if asset == graph.PROFILE:
-        return {"workload_type": workload_type(settings, workload)}
+        return {
+            "workload_type": workload_type(settings, workload),
+            "train_only_sources": train_only_sources(settings, workload),
+        }
     if asset in (graph.BASE, graph.TRAIN):
         labels = {"suites": settings.suites_for(workload).model_dump(mode="json")} if asset == graph.BASE else {}
         return {

@@ -26,8 +26,10 @@ from flywheel_assets.core.formats import (
     formats,
     records_of,
 )
+from flywheel_assets.core.formats.langfuse import LangfuseExport
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.log_lines import STDIN, Chunk, LogFileError, read_chunks
+from flywheel_assets.settings import Settings
 
 # About as many megabytes are looked at for the first rows; a log whose beginning is longer than that is no log.
 _HEAD_CHUNKS = 8
@@ -58,7 +60,20 @@ class Log:
         yield from self.rest
 
 
-def recognised_logs(origins: Sequence[str], format_name: str, default_workload: str | None, *, max_bytes: int) -> list[Log]:
+def configured_formats(settings: Settings) -> tuple[Format, ...]:
+    """The formats that read rows by rules of flywheel.yaml, in place of their namesakes without."""
+    rules = settings.langfuse
+    return (LangfuseExport(rules.workload_from, rules.feedback_score, rules.correction_score),)
+
+
+def recognised_logs(
+    origins: Sequence[str],
+    format_name: str,
+    default_workload: str | None,
+    *,
+    max_bytes: int,
+    configured: Sequence[Format] = (),
+) -> list[Log]:
     """The logs with their formats, in order. Logs said to be in the log schema are not even opened.
 
     Raises LogFormatError: an unknown format, a log that could be in several or in none, or rows that name no workload
@@ -68,6 +83,7 @@ def recognised_logs(origins: Sequence[str], format_name: str, default_workload: 
         return [Log(origin, format_name) for origin in origins]
     try:
         known = dict(formats()) if format_name == AUTO else {format_name: format_named(format_name)}
+        known |= {one.name: one for one in configured if one.name in known}
     except UnknownFormat as error:
         raise LogFormatError(str(error)) from error
     return [_recognised(origin, known, format_name == AUTO, default_workload, max_bytes) for origin in origins]

@@ -17,14 +17,14 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from flywheel_assets.core.formats import LOG, FormatBroken, format_named, read_line
+from flywheel_assets.core.formats import LOG, Format, FormatBroken, format_named, read_line
 from flywheel_assets.core.records import Record, Reject, parse_record
 from flywheel_assets.resources.log_lines import Chunk
 
@@ -45,12 +45,14 @@ class ParseWorkerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParseOptions:
-    """What parsing needs beside the line. `formats` names, by origin, the format of what is not in the log schema."""
+    """What parsing needs beside the line. `formats` names, by origin, the format of what is not in the log schema;
+    `configured` are formats that take the place of those of their names."""
 
     max_bytes: int
     default_workload: str | None = None
     source: str | None = None
     formats: Mapping[str, str] = field(default_factory=dict)
+    configured: Sequence[Format] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def parse_chunk(chunk: Chunk, options: ParseOptions) -> Parsed:
 
 def _parse_rows(chunk: Chunk, format_name: str, options: ParseOptions, now: float) -> Parsed:
     """Parse a chunk whose lines are rows of another format: each gives one record or more, or rejects."""
-    form = format_named(format_name)
+    form = next((one for one in options.configured if one.name == format_name), None) or format_named(format_name)
     parsed = Parsed(chunk.origin, [], [])
     for number, line in enumerate(chunk.lines, chunk.first_line):
         if isinstance(line, Reject):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from flywheel_assets.assets.capture import observe_summaries
+from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_summaries
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.resources.trace_stores.elasticsearch import (
@@ -22,8 +22,6 @@ from flywheel_assets.settings import Settings
 
 # A tick has 60 s before Dagster kills it without a trace; 20 s leaves room for a slow event log.
 TICK_BUDGET_S = 20.0
-# An observation takes some 10 ms in a busy SQLite: so many fit into the budget twice.
-MAX_OBSERVATIONS = 500
 
 
 def elasticsearch_traces_sensor(settings: Settings) -> dg.SensorDefinition:

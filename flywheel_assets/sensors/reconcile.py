@@ -4,13 +4,14 @@ A sensor and not automation conditions, because a condition sees data versions o
 candidate that ended one tick too late would never be noticed (docs/architecture.md).
 """
 
+import time
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
 from flywheel_assets.announcements import announced
-from flywheel_assets.assets.capture import observe_traces
+from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_traces
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch, batches, parse_identity
 from flywheel_assets.core.planner import every_failure, plan
@@ -19,10 +20,11 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.pacing import paced
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs
 from flywheel_assets.resources.trace_stores.deadline import bounded
+from flywheel_assets.resources.trace_stores.elasticsearch import ElasticsearchUnavailable
 from flywheel_assets.settings import Settings
 
 # What may be waited for a trace store that is down: Dagster kills a tick after 60 s, and then nobody reads why.
-_STORE_BUDGET_S = 30.0
+STORE_BUDGET_S = 30.0
 _SHOWN_WORKLOADS = 5
 
 _UNFINISHED = [
@@ -51,9 +53,14 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         the same batch twice while it is under way."""
         instance = context.instance
         bury_dead_runs(instance)
-        with bounded(_STORE_BUDGET_S):
-            observe_traces(instance, flywheel)
-            held = paced(flywheel, flywheel.state(announced=announced(instance)))
+        until = time.monotonic() + STORE_BUDGET_S
+        try:
+            with bounded(STORE_BUDGET_S):
+                # What is not reported in this tick is in one of the next: the plan asks the store itself.
+                observe_traces(instance, flywheel, most=MAX_OBSERVATIONS, until=until)
+                held = paced(flywheel, flywheel.state(announced=announced(instance)))
+        except ElasticsearchUnavailable as error:
+            return dg.SkipReason(f"{error} Nothing was started; the next tick looks again.")
         state, bound = held.state, flywheel.settings.automation.max_runs
         unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
         under_way = [run for run in unfinished if BATCH_TAG in run.tags]

@@ -4,15 +4,18 @@ import time
 
 import dagster as dg
 
-from flywheel_assets.assets.capture import observe_traces
+from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_traces
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.sources import TraceSource, collect, enabled_sources
 from flywheel_assets.resources.sources.base import title
+from flywheel_assets.resources.trace_stores.deadline import bounded
+from flywheel_assets.resources.trace_stores.elasticsearch import ElasticsearchUnavailable
 from flywheel_assets.settings import Settings
 
-# A tick has 60 s before Dagster kills it without a trace. A step that begins at the last moment may wait 20 s for its
-# request, and what it brought must be stored and observed.
-TICK_BUDGET_S = 20.0
+# A tick has 60 s before Dagster kills it without a trace. Steps begin for so long; what the last one brought, after 20 s at
+# most, must still be stored and observed within the tick's budget, which also ends the patience with a store that is down.
+FETCH_BUDGET_S = 15.0
+TICK_BUDGET_S = 30.0
 TICK_RECORDS = 20_000
 
 
@@ -33,16 +36,22 @@ def source_sensor(source: TraceSource, interval_s: int) -> dg.SensorDefinition:
     def source_traces(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
         """Must never start a run (`reconcile` does) and never move its cursor past what is stored: a tick that raises
         leaves the cursor where it was, and what it had stored is known again next time."""
-        collected = collect(
-            source,
-            flywheel.traces,
-            context.cursor,
-            deadline=time.monotonic() + TICK_BUDGET_S,
-            max_bytes=flywheel.settings.local.max_record_bytes,
-            max_records=TICK_RECORDS,
-        )
-        observe_traces(context.instance, flywheel)
+        began = time.monotonic()
+        try:
+            with bounded(TICK_BUDGET_S):
+                collected = collect(
+                    source,
+                    flywheel.traces,
+                    context.cursor,
+                    deadline=began + FETCH_BUDGET_S,
+                    max_bytes=flywheel.settings.local.max_record_bytes,
+                    max_records=TICK_RECORDS,
+                )
+                observed = observe_traces(context.instance, flywheel, most=MAX_OBSERVATIONS, until=began + TICK_BUDGET_S)
+        except ElasticsearchUnavailable as error:
+            return dg.SkipReason(f"{error} The next tick goes on where the last complete one stopped.")
         context.update_cursor(collected.cursor)
-        return dg.SkipReason(collected.sentence())
+        waiting = "" if observed.complete else " More workloads are reported in the next tick."
+        return dg.SkipReason(collected.sentence() + waiting)
 
     return source_traces

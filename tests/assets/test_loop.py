@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.status import sample_size_plan, status_of
 from tests.assets.conftest import Bench
+from tests.core.formats.rows import XLAM
 from tests.e2e.own_traffic import write_json_records, write_text_records, write_ticket_records
 from tests.fake_platform import right
 
@@ -403,7 +405,8 @@ def test_a_tool_that_was_not_there_when_it_was_decided_warns_of_drift(bench: Ben
     assert drift(bench) == (True, "Nothing is decided yet that could be compared with.")
     bench.ingest(60, seed=8)
     bench.turn()
-    assert drift(bench) == (True, "60 records since the decision, distributed as before.")
+    began = "60 records since the decision that stood when this turn began"
+    assert drift(bench) == (True, f"{began}, distributed as before.")
     path = write_ticket_records(bench.folder / "more.jsonl", 40, workload="tickets", seed=9)
     path.write_text(path.read_text().replace("refund_order", "escalate"))
     ingest([path], bench.flywheel.traces)
@@ -413,6 +416,28 @@ def test_a_tool_that_was_not_there_when_it_was_decided_warns_of_drift(bench: Ben
     assert "new tools: escalate" in message
     # A warning: everything downstream was made again, decision included.
     assert "decision of tickets" in report.materialized
+
+
+def test_a_data_set_that_is_imported_to_train_on_is_no_drift_of_the_traffic(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.content["candidates"] = bench.content["candidates"][:1]
+    bench.ingest(120)
+    bench.turn()
+    path = bench.folder / "bought.jsonl"
+    path.write_text("".join(json.dumps({**XLAM, "query": f"Is article {n} in store 3?"}) + "\n" for n in range(40)))
+    ingest([path], bench.flywheel.traces, format_name="xlam", default_workload="tickets")
+    bench.turn()
+    began = "0 records since the decision that stood when this turn began"
+    assert drift(bench) == (True, f"{began}; 30 are needed to say anything.")
+
+    # Another release of the profile counts other things.
+    older = graph.BY_NAME[graph.PROFILE]
+    monkeypatch.setattr(graph, "BY_NAME", {**graph.BY_NAME, graph.PROFILE: replace(older, code_version="next")})
+    bench.ingest(60, seed=8)
+    bench.turn()
+    passed, message = drift(bench)
+    assert passed and "was made on a profile of another release" in message
 
 
 def drift(bench: Bench) -> tuple[bool, str]:

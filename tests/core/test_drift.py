@@ -7,7 +7,7 @@ from flywheel_assets.core.drift import MIN_NEW_RECORDS, drift_between, shift_bet
 
 
 def profile(calls, lengths=None, no_call=0, schemas=None, distinct=None):
-    return {
+    examinable = {
         "tools": [
             {"name": name, "offered": n, "calls": n, "schemas": (schemas or {}).get(name, ["a"])}
             for name, n in calls.items()
@@ -18,6 +18,8 @@ def profile(calls, lengths=None, no_call=0, schemas=None, distinct=None):
         "text_records": 0,
         "request_histogram": lengths or {"512": sum(calls.values()) + no_call},
     }
+    # What was imported to train on is no part of it.
+    return {"examinable": examinable, "tools": [{"name": "imported", "offered": 9, "calls": 9, "schemas": ["z"]}]}
 
 
 def grown(then, **more):
@@ -30,7 +32,7 @@ def test_more_of_the_same_is_no_drift() -> None:
     found = drift_between(profile(then), profile(grown(then, search=60, book=40)))
     assert not found.drifted
     assert found.new_records == 100
-    assert found.summary() == "100 records since the decision, distributed as before."
+    assert found.summary() == "100 records since the decision that stood when this turn began, distributed as before."
 
 
 def test_records_since_the_decision_are_compared_and_not_all_records_together() -> None:

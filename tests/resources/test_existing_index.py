@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -142,6 +143,53 @@ def test_documents_without_a_workload_are_counted_with_a_hint_and_can_be_given_o
     given.log("lost", 0, route=None)
     (summary,) = given.store.workloads()
     assert summary.workload_id == "support bot" and ids(read(given.store, summary.slug)) == ["lost"]
+
+
+TEN_YEARS_S = 10 * 365 * 86_400
+
+
+def test_a_document_years_ahead_of_the_clock_hides_no_other_one_and_is_counted(team):
+    now = time.time() - T0 / 1000
+    team.log("ahead", now + TEN_YEARS_S)
+    team.log("a", now - 20)
+    first = team.store.watermark("router")
+    assert ids(read(team.store)) == ids(read(team.store, until=first)) == ["a"]
+    assert team.store.summary("router").count == 1
+    team.log("b", now - 10)
+    team.log("late", now - 30)
+    assert team.store.watermark("router") != first
+    assert sorted(ids(read(team.store, after=first))) == ["b", "late"] and team.store.count_after("router", first) == 2
+    for counts in (team.store.rejects(), team.store.rejects("router")):
+        (count,) = counts
+        assert (count.reason, count.count) == ("bad_timestamp", 1) and "_id ahead" in count.detail
+
+
+def test_a_document_a_little_ahead_of_our_clock_is_read(team):
+    team.log("a", time.time() - T0 / 1000 + 5)
+    assert ids(read(team.store)) == ["a"] and team.store.rejects() == []
+
+
+def test_a_watermark_from_the_future_is_not_believed(team):
+    team.log("a", 0)
+    ahead = Window.of(team.store.watermark("router")[:8], int((time.time() + TEN_YEARS_S) * 1000), []).text()
+    with pytest.raises(UnknownWatermark, match="from the start"):
+        read(team.store, after=ahead)
+
+
+def test_a_deleted_document_and_a_late_one_at_the_same_count_are_noticed(team):
+    for n in range(5):
+        team.log(f"a{n}", n)
+    before = team.store.pulse(), team.store.watermark("router")
+    team.connection.ask("test", lambda c: c.delete(index=team.index, id="a1", refresh=True))
+    team.log("late", 2.5)
+    assert team.store.pulse() != before[0]
+    assert ids(read(team.store, after=before[1], until=team.store.watermark("router"))) == ["late"]
+
+
+def test_a_pattern_that_matches_nothing_yet_holds_no_workloads(server):
+    fields = FieldMap({}, client_id="x", default_workload="support bot")
+    store = ExistingIndexStore(server.connection(), "nothing-yet-*", fields, ingested_at="@timestamp", overlap_s=60)
+    assert store.workloads() == [] and read(store) == [] and store.rejects() == []
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,15 @@ import pytest
 import zstandard
 
 from flywheel_assets.core.formats import registry
+from flywheel_assets.core.formats.langfuse import record_of
 from flywheel_assets.resources import log_lines
 from flywheel_assets.resources.ingest import IngestError, ingest
+from flywheel_assets.resources.log_formats import configured_formats
+from flywheel_assets.resources.sources import Pull, PulledRecord, collect
 from flywheel_assets.resources.trace_stores import LocalTraceStore
+from flywheel_assets.settings import LangfuseSettings, parse_settings
 from tests.core.formats.rows import HERMES, OPENAI, SHAREGPT, TRACER, VALID, XLAM, Row
+from tests.langfuse_rows import row
 from tests.plugin_package import install
 
 Write = Callable[..., Path]
@@ -145,6 +150,45 @@ def test_of_a_broken_array_the_whole_elements_are_kept(
     with pytest.raises(IngestError, match=message) as caught:
         ingest([file(whole + (ending or b', {"query": "half'))], store, format_name="auto", default_workload="shop")
     assert caught.value.report is not None and caught.value.report.new == 5
+
+
+def test_an_export_is_read_by_the_rules_of_the_settings_and_leaves_pulled_records_alone(
+    store: LocalTraceStore, file: Write, tmp_path: Path
+) -> None:
+    observation = {**row("7", 1.7e9), "tags": ["kind:refunds"], "scores": [{"name": "thumbs", "value": 1}]}
+    rules = LangfuseSettings(enabled=True, workload_from=("tag:kind:",), feedback_score="thumbs")
+    path = file(lines(observation, {**row("8", 1.7e9), "tags": ["kind:refunds"]}))
+    content = {"candidates": [{"id": "a", "model": "a.gguf"}], "langfuse": rules.model_dump()}
+    configured = configured_formats(parse_settings(content, home=tmp_path, root=tmp_path))
+    for workers in (0, 2):
+        report = ingest([path], store, format_name="auto", configured=configured, workers=workers)
+    assert report.duplicate == 2
+    found = {body["id"]: body for body in bodies(store, "refunds")}
+    assert {body["source"] for body in found.values()} == {"langfuse"} and found["obs-7"]["feedback"] == {"score": 1.0}
+
+    pulled = PulledRecord(record_of(observation, workload_from=rules.workload_from, source="traffic", feedback={"score": 0}))
+
+    class Langfuse:
+        name = "langfuse"
+
+        def pull(self, cursor: str | None, *, deadline: float) -> Pull:
+            return Pull("1", (pulled,))
+
+    collect(Langfuse(), store, None, deadline=float("inf"), max_bytes=10**6)
+    again = ingest([path], store, format_name="langfuse", configured=configured)
+    assert (again.new, again.updated, again.duplicate) == (0, 0, 2)
+    kept = {body["id"]: body for body in bodies(store, "refunds")}["obs-7"]
+    assert (kept["source"], kept["feedback"]) == ("traffic", {"score": 0})
+
+
+@pytest.mark.parametrize("form", ["xlam", "auto"])
+def test_a_data_set_is_not_passed_off_as_traffic(store: LocalTraceStore, file: Write, form: str) -> None:
+    paths = [file(lines(LOG_ROW), "log.jsonl"), file(lines(*numbered(3)))]
+    given: Row = {"format_name": form, "default_workload": "shop", "source": "traffic"}
+    with pytest.raises(IngestError, match=r"data\.jsonl is xlam.*train_only_sources: \[\].*Nothing was ingested"):
+        ingest(paths if form == "auto" else paths[1:], store, **given)
+    assert not store.path.exists()
+    assert ingest(paths[:1], store, source="traffic").new == 1
 
 
 @pytest.mark.parametrize("form", [lines, lambda *rows: json.dumps(rows).encode()], ids=["lines", "array"])

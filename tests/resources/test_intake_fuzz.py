@@ -16,9 +16,14 @@ import pytest
 from flywheel_assets.core.cleaning import CleaningPolicy
 from flywheel_assets.core.datasets import profile_workload, update_records
 from flywheel_assets.core.formats import BUILT_IN, format_named, read_line
-from flywheel_assets.core.records import Record, RejectReason
+from flywheel_assets.core.records import Record, RejectReason, parse_record
 from flywheel_assets.resources.ingest import ingest
+from flywheel_assets.resources.sources import Pull, PulledRecord, collect
+from flywheel_assets.resources.sources.langfuse import LangfuseSource
+from flywheel_assets.resources.sources.langfuse_scores import ScoreBook
 from flywheel_assets.resources.trace_stores import LocalTraceStore
+from flywheel_assets.resources.trace_stores.elasticsearch import FieldMap
+from flywheel_assets.settings import LangfuseSettings
 from tests.core.datasets.workbench import call, log_line
 from tests.core.formats.rows import VALID
 from tests.core.formats.test_langfuse_format import recorded
@@ -29,10 +34,11 @@ LOGS, PER_FORMAT = 30_000, 2_500
 MAX_BYTES = 200_000
 _REASONS = {str(reason) for reason in RejectReason}
 _NUMBERS: tuple[Any, ...] = (0, -1, 2**63, -(2**70), 1e308, 0.1)
+_DIGITS: tuple[Any, ...] = ("²", "٣", "9" * 12, "9" * 400, "9" * 5000, "1" + "0" * 18)
 _TEXTS: tuple[Any, ...] = ("", " ", "\x00", "\ud800", "\u2028", "a" * 5000, "2026-13-45", "1e999", "../../etc")
 _WORDS: tuple[Any, ...] = ("null", "{", '{"a":', "<tool_call>", "</tools>", "NaN", "system", "tool", "function")
 _SHAPES: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"role": "user"}, {"type": "image_url"}, {"$ref": "#"})
-_ODD = (*_NUMBERS, *_TEXTS, *_WORDS, *_SHAPES, [{"role": "assistant", "tool_calls": [{}]}])
+_ODD = (*_NUMBERS, *_DIGITS, *_TEXTS, *_WORDS, *_SHAPES, [{"role": "assistant", "tool_calls": [{}]}])
 _BYTES = (b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"NaN", b"[" * 3000, b'"', b"\\u", b"\r")
 
 
@@ -114,6 +120,25 @@ def test_spoiled_data_sets_are_read_or_refused(name: str, rng: random.Random) ->
     through_a_format(name, rng, PER_FORMAT)
 
 
+def test_spoiled_documents_of_a_teams_own_index_become_lines_that_are_accepted_or_refused(
+    tmp_path: Path, rng: random.Random
+) -> None:
+    through_a_field_map(tmp_path, rng, PER_FORMAT)
+
+
+def test_spoiled_generations_pulled_from_langfuse_are_stored_or_refused(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    through_the_langfuse_pull(tmp_path, rng, PER_FORMAT, monkeypatch)
+
+
+@pytest.mark.parametrize("text", _DIGITS)
+def test_a_time_written_as_odd_digits_is_left_to_the_rules_of_a_record(text: str) -> None:
+    document = {"timestamp": text, "request": {"messages": [{"role": "user", "content": "x"}]}}
+    record_id, line = FieldMap({}, client_id="c").line("a", document, 1)
+    assert record_id == "a" and parse_record(line, max_bytes=MAX_BYTES, received_at=2e9)
+
+
 def through_the_log_door(folder: Path, rng: random.Random, n: int) -> None:
     """From a file through `ingest` into the store, and from there through the cleaning into a records folder."""
     file = folder / "spoiled.jsonl"
@@ -131,6 +156,66 @@ def through_the_log_door(folder: Path, rng: random.Random, n: int) -> None:
         assert kept.rows + sum(kept.rejected.values()) == sum(map(len, bodies))
         assert set(kept.rejected) <= _REASONS
         assert profile_workload(out).records == kept.records
+
+
+def through_a_field_map(folder: Path, rng: random.Random, n: int) -> None:
+    """Documents as Elasticsearch would hand them out: whatever they hold, a line comes out and is judged."""
+    paths = {
+        "workload_id": "labels.route.keyword",
+        "timestamp": "@timestamp",
+        "request.messages": "body.in",
+        "response": "out",
+    }
+    fields = FieldMap(paths, client_id="c", default_workload="w")
+    rows: list[Json] = []
+    for row in traffic(folder):
+        content = {**row, "id": "given", "@timestamp": row["timestamp"], "labels": {"route": "w"}}
+        content |= {"body": {"in": row["request"]["messages"]}, "out": json.dumps(row["response"])}
+        rows.append(content)
+    seen: Counter[str] = Counter()
+    for line in lines_of(rng, rows, n):
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        # The server gives out objects only, and none of a single number.
+        record_id, body = fields.line("own-id", document if isinstance(document, dict) else {"out": document}, 10**12)
+        found = parse_record(body, max_bytes=MAX_BYTES, received_at=2e9)
+        assert record_id and (isinstance(found, Record) or (found.detail and str(found.reason) in _REASONS))
+        seen["record" if isinstance(found, Record) else "reject"] += 1
+    assert min(seen["record"], seen["reject"]) > n / 40, seen
+
+
+def through_the_langfuse_pull(folder: Path, rng: random.Random, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows as the API answers them, converted, collected and stored; what cannot become a record is kept with its reason."""
+    for name in ("LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"):
+        monkeypatch.setenv(name, "x")
+    source, book = LangfuseSource(LangfuseSettings(enabled=True)), ScoreBook(None, "user-feedback", "output")
+    rows = []
+    for number, line in enumerate(lines_of(rng, recorded(), n)):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(row, dict):
+            # One id a row: of two rows with one id, the store keeps one.
+            rows.append({**row, "id": f"o{number}"} if rng.random() < 0.9 else row)
+    wanted = source._wanted(rows)
+    records, rejects, running = source._converted(wanted, book, still_open_from=1e12)
+    assert len(records) + len(rejects) + running == len(wanted)
+    assert all(isinstance(one, PulledRecord) for one in records) and all(one.detail for one in rejects)
+
+    class Given:
+        name = "given"
+
+        def pull(self, cursor: str | None, *, deadline: float) -> Pull:
+            return Pull("1", tuple(records), tuple(rejects))
+
+    store = LocalTraceStore(folder / "pulled.sqlite")
+    collected = collect(Given(), store, None, deadline=float("inf"), max_bytes=MAX_BYTES)
+    report = collected.report
+    assert report.new + report.duplicate + report.rejected == len(records) + len(rejects)
+    assert set(report.reasons) <= _REASONS and min(report.new, report.rejected) > n / 40, report
 
 
 def through_a_format(name: str, rng: random.Random, n: int) -> None:

@@ -91,6 +91,15 @@ class TraceStoreContract:
         assert after.id == "a" and b'"new"' in after.body
         assert store.summary("router").count == 2
 
+    def test_records_that_yield_come_in_only_where_their_id_is_unknown(self, store):
+        store.add([record("a", "pulled")])
+        before = store.watermark("router")
+        result = store.add([record("a", "exported"), record("a", "pulled"), record("b"), record("b", "x")], keep_known=True)
+        assert (result.new, result.updated, result.duplicate, result.workloads) == (1, 0, 3, {"router": 1})
+        assert ids(read(store, after=before)) == ["b"] and ids(read(store)) == ["a", "b"]
+        assert b'"pulled"' in read(store)[0].body and b'"x"' not in read(store)[1].body
+        assert store.add([record("b", "x")]).updated == 1
+
     def test_it_counts_what_a_reader_would_get(self, store):
         assert store.count_after("router", None) == 0
         store.add([record("a", "old"), record("b"), record("x", workload="other")])

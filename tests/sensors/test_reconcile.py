@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import dagster as dg
 import pytest
@@ -10,7 +11,9 @@ from dagster import DagsterInstance, DagsterRunStatus
 from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 from flywheel_assets.resources.runs import BATCH_TAG, OWNER_TAG, bury_dead_runs
+from flywheel_assets.sensors import reconcile
 from tests.assets.conftest import Bench, bench, instance
+from tests.elasticsearch_server import free_port
 
 __all__ = ["bench", "instance"]
 
@@ -42,6 +45,14 @@ def skipped(bench: Bench) -> str:
     result = tick(bench)
     assert isinstance(result, dg.SkipReason)
     return str(result.skip_message)
+
+
+def test_a_trace_store_that_is_down_is_a_reason_and_not_a_failed_tick(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.content |= {"trace_store": "elasticsearch", "elasticsearch": {"retry_s": 600}}
+    monkeypatch.setenv("ELASTICSEARCH_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(reconcile, "STORE_BUDGET_S", 1.0)
+    began = time.monotonic()
+    assert "Is the server up, and ELASTICSEARCH_URL right?" in skipped(bench) and time.monotonic() - began < 10
 
 
 def test_a_new_workload_becomes_a_partition_and_its_datasets_are_requested(bench: Bench) -> None:

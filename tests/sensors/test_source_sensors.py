@@ -17,8 +17,10 @@ from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.sources import SourceError
 from flywheel_assets.resources.trace_stores import LocalTraceStore
+from flywheel_assets.resources.trace_stores.elasticsearch import Access, Connection, ElasticsearchTraceStore
 from flywheel_assets.sensors import sources
 from tests.assets.conftest import Bench, bench, instance
+from tests.elasticsearch_server import free_port, fresh_index
 from tests.langfuse_rows import row
 from tests.langfuse_server import Fault, LangfuseServer
 
@@ -98,7 +100,7 @@ def test_a_tick_is_bounded_and_the_next_one_goes_on(ticks: Ticks, monkeypatch: p
 
 
 def test_a_tick_without_time_still_makes_one_step(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "TICK_BUDGET_S", 0.2)
+    monkeypatch.setattr(sources, "FETCH_BUDGET_S", 0.2)
     reasons = [ticks.tick() for _ in range(6)]
     assert any("read up to" in reason for reason in reasons)
     assert ticks.flywheel.traces.summary("router").count == 10
@@ -135,6 +137,29 @@ def test_a_server_that_is_down_fails_the_tick_with_its_url(ticks: Ticks, server:
         ticks.tick()
     server.start()
     assert ticks.tick().startswith("Langfuse: 11 new records")
+
+
+def test_a_store_that_is_down_is_a_reason_within_the_ticks_time_whatever_its_own_patience(
+    ticks: Ticks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "TICK_BUDGET_S", 1.0)
+    away = Connection(Access(f"http://127.0.0.1:{free_port()}"), timeout_s=30, retry_s=600)
+    settings = ticks.flywheel.settings
+    store = ElasticsearchTraceStore(away, fresh_index())
+    began = time.monotonic()
+    reason = ticks.tick(Flywheel(settings, store, ticks.flywheel.artifacts))
+    assert time.monotonic() - began < 10 and ticks.cursor is None
+    assert "Is the server up, and ELASTICSEARCH_URL right?" in reason and "next tick" in reason
+    assert ticks.tick().startswith("Langfuse: 11 new records")
+
+
+def test_more_observations_than_a_tick_has_room_for_go_on_in_the_next(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_OBSERVATIONS", 1)
+    assert "2 workloads" not in ticks.tick()
+    key = asset_key(graph.TRACES)
+    assert len(ticks.instance.fetch_observations(dg.AssetRecordsFilter(key), limit=9).records) == 1
+    ticks.tick()
+    assert len(ticks.instance.fetch_observations(dg.AssetRecordsFilter(key), limit=9).records) == 2
 
 
 def test_the_sensor_is_there_only_where_the_source_is_switched_on_and_ships_stopped(

@@ -35,8 +35,8 @@ _DETECTORS: tuple[tuple[str, Detector], ...] = (
     (_NUMBERS, personal.phones),
     (_ADDRESSES, personal.network_addresses),
 )
-# Without a digit, an @, an assignment or a long word there is nothing to find.
-_SOMETHING = re.compile(r"[0-9@:=]|[A-Za-z_-]{16}")
+# Without a digit, an @, an assignment, a long word or the name of a header's scheme there is nothing to find.
+_SOMETHING = re.compile(r"[0-9@:=]|[A-Za-z_-]{16}|(?i:basic|bearer)\s")
 _HINTED = tuple((re.compile(hint), detect) for hint, detect in _DETECTORS)
 # UUIDs and timestamps: their digits are no number of anybody's. Behind a word such as `api_key=` a UUID still is one.
 _NO_NUMBER = re.compile(

@@ -6,8 +6,8 @@ What belongs here: counting over the index, and the rule that names the type. Wh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from flywheel_assets.core.datasets.conversation import NO_CALL, TEXT
 from flywheel_assets.core.datasets.index import alive_rows, index_tables, value_counts
 from flywheel_assets.core.datasets.languages import languages_of
 from flywheel_assets.core.datasets.segments import read_summary
+from flywheel_assets.core.datasets.split import is_train_only
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json, WorkloadType
 
@@ -47,6 +48,7 @@ _COLUMNS = (
     "answer_size",
 )
 _NON_CHAT = str(RejectReason.NOT_CHAT)
+_Sizes = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,18 @@ class Lengths:
 
     p50: int
     p95: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examinable:
+    """Of the records, those that may be examined on: what drift is measured by. Fields as in `WorkloadProfile`."""
+
+    call_records: int
+    no_call_records: int
+    text_records: int
+    tools: tuple[ToolUse, ...]
+    distinct_tools: int
+    request_histogram: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,7 @@ class WorkloadProfile:
     requests: Lengths
     answers: Lengths
     request_histogram: dict[str, int]
+    examinable: Examinable
     cost_usd: float
     records_with_cost: int
     usage: dict[str, dict[str, int]]
@@ -119,7 +134,11 @@ class WorkloadProfile:
 
 
 def profile_workload(
-    records: Path, *, refused: Mapping[str, int] | None = None, workload_type: WorkloadType | None = None
+    records: Path,
+    *,
+    refused: Mapping[str, int] | None = None,
+    workload_type: WorkloadType | None = None,
+    train_only: Sequence[str] | None = None,
 ) -> WorkloadProfile:
     """Profile a records folder.
 
@@ -128,15 +147,14 @@ def profile_workload(
     records are answered with a JSON object or list or ask for one (`response_format`); else `generic`. `workload_type`
     overrules that. It is `unsupported` all the same where more than `MAX_UNSUPPORTED_SHARE` of the traffic is image, audio
     or not chat. `refused` are counts by reason of records the
-    trace store refused before they could get here; those of the folder's own quarantine are counted anyway.
+    trace store refused before they could get here; those of the folder's own quarantine are counted anyway. `train_only`
+    are the sources that are never examined on; None: all but `traffic`.
     """
     summary = read_summary(records)
     alive = alive_rows(records, summary.rows)
-    counts: dict[str, Counter[str]] = {
-        name: Counter() for name in ("kind", "source", "unsupported", "teacher", "tools", "called")
-    }
-    lengths: dict[str, list[np.ndarray[tuple[int], np.dtype[np.int32]]]] = {"request_size": [], "answer_size": []}
-    schemas: dict[str, set[int]] = {}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("source", "unsupported", "teacher")}
+    all_calls, examined = _Calls(), _Calls()
+    answer_sizes: list[_Sizes] = []
     cost_usd, records_with_cost = 0.0, 0
     usage: dict[str, Counter[str]] = {}
     multi_turn = structured = 0
@@ -147,10 +165,10 @@ def profile_workload(
         at += whole.num_rows
         for name, counter in counts.items():
             counter.update(value_counts(table[name]))
-        for name, parts in lengths.items():
-            parts.append(table[name].to_numpy())
-        for name, definition in _offered(table):
-            schemas.setdefault(name, set()).add(definition)
+        sources = table["source"].to_pylist()
+        all_calls.add(table)
+        examined.add(table.filter(pa.array([not is_train_only(source, train_only) for source in sources], pa.bool_())))
+        answer_sizes.append(table["answer_size"].to_numpy())
         costs = table["cost_usd"].drop_null()
         _add_usage(usage, table)
         cost_usd, records_with_cost = cost_usd + float(costs.to_numpy().sum()), records_with_cost + len(costs)
@@ -163,42 +181,77 @@ def profile_workload(
     unsupported = counts["unsupported"]
     unsupported[_NON_CHAT] += summary.rejected.get(_NON_CHAT, 0) + (refused or {}).get(_NON_CHAT, 0)
     unsupported = +unsupported
-    kinds = counts["kind"]
     records_seen = summary.records + unsupported[_NON_CHAT]
-    told = _told_type(summary.records, structured, offers_tools=bool(counts["tools"]))
+    told = _told_type(summary.records, structured, offers_tools=bool(all_calls.offered))
     kind, reason = _type(unsupported, records_seen, workload_type or told)
     return WorkloadProfile(
         type=kind,
         reason=reason,
         records=summary.records,
-        call_records=summary.records - kinds[NO_CALL] - kinds[TEXT],
-        no_call_records=kinds[NO_CALL],
-        text_records=kinds[TEXT],
+        call_records=all_calls.call_records,
+        no_call_records=all_calls.kinds[NO_CALL],
+        text_records=all_calls.kinds[TEXT],
         structured_records=structured,
         multi_turn_records=multi_turn,
         unsupported=_by_count(unsupported),
-        distinct_tools=len(counts["tools"]),
-        tools=tuple(
-            ToolUse(
-                name,
-                counts["tools"][name],
-                counts["called"][name],
-                tuple(f"{definition:016x}" for definition in sorted(schemas.get(name, ()))),
-            )
-            for name in list(_by_count(counts["tools"] | counts["called"]))[:SHOWN_TOOLS]
-        ),
+        distinct_tools=len(all_calls.offered),
+        tools=all_calls.tools(),
         sources=_by_count(counts["source"]),
         teachers=_by_count(counts["teacher"]),
         languages=languages_of(records, summary.segments, alive),
-        requests=_percentiles(lengths["request_size"]),
-        answers=_percentiles(lengths["answer_size"]),
-        request_histogram=_histogram(lengths["request_size"]),
+        requests=_percentiles(all_calls.request_sizes),
+        answers=_percentiles(answer_sizes),
+        request_histogram=_histogram(all_calls.request_sizes),
+        examinable=Examinable(
+            call_records=examined.call_records,
+            no_call_records=examined.kinds[NO_CALL],
+            text_records=examined.kinds[TEXT],
+            tools=examined.tools(),
+            distinct_tools=len(examined.offered),
+            request_histogram=_histogram(examined.request_sizes),
+        ),
         cost_usd=round(cost_usd, 6),
         records_with_cost=records_with_cost,
         usage={teacher: dict(usage[teacher]) for teacher in sorted(usage)},
         first=min(times, default=None),
         last=max(times, default=None),
     )
+
+
+@dataclass(slots=True)
+class _Calls:
+    """What is called how, counted over tables of records."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    offered: Counter[str] = field(default_factory=Counter)
+    called: Counter[str] = field(default_factory=Counter)
+    schemas: dict[str, set[int]] = field(default_factory=dict)
+    request_sizes: list[_Sizes] = field(default_factory=list)
+
+    def add(self, table: pa.Table) -> None:
+        """Count a table."""
+        for counter, column in ((self.kinds, "kind"), (self.offered, "tools"), (self.called, "called")):
+            counter.update(value_counts(table[column]))
+        for name, definition in _offered(table):
+            self.schemas.setdefault(name, set()).add(definition)
+        self.request_sizes.append(table["request_size"].to_numpy())
+
+    @property
+    def call_records(self) -> int:
+        """Records that are answered with a call."""
+        return self.kinds.total() - self.kinds[NO_CALL] - self.kinds[TEXT]
+
+    def tools(self) -> tuple[ToolUse, ...]:
+        """The tools, most offered first."""
+        return tuple(
+            ToolUse(
+                name,
+                self.offered[name],
+                self.called[name],
+                tuple(f"{definition:016x}" for definition in sorted(self.schemas.get(name, ()))),
+            )
+            for name in list(_by_count(self.offered | self.called))[:SHOWN_TOOLS]
+        )
 
 
 def _add_usage(usage: dict[str, Counter[str]], table: pa.Table) -> None:
@@ -246,14 +299,14 @@ def _offered(table: pa.Table) -> list[tuple[str, int]]:
     return list(zip(pairs["name"].to_pylist(), pairs["definition"].to_pylist(), strict=True))
 
 
-def _histogram(parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]]) -> dict[str, int]:
+def _histogram(parts: list[_Sizes]) -> dict[str, int]:
     """Counts by the smallest power of two above each length."""
     values = np.concatenate(parts) if parts else np.empty(0, np.int32)
     bounds, counts = np.unique(np.frexp(values.astype(np.float64))[1], return_counts=True)
     return {str(2 ** int(bound)): int(count) for bound, count in zip(bounds, counts, strict=True)}
 
 
-def _percentiles(parts: list[np.ndarray[tuple[int], np.dtype[np.int32]]]) -> Lengths:
+def _percentiles(parts: list[_Sizes]) -> Lengths:
     values = np.concatenate(parts) if parts else np.empty(0, np.int32)
     if not len(values):
         return Lengths(0, 0)

@@ -81,7 +81,7 @@ class IndexColumns:
         unsupported, unsupported_names = codes(records, segments, "unsupported")
         sources, source_names = codes(records, segments, "source")
         kinds, kind_names = codes(records, segments, "kind")
-        train_only = [name for name in source_names if _is_train_only(name, policy)]
+        train_only = [name for name in source_names if is_train_only(name, policy.train_only_sources)]
         supported = np.isin(unsupported, [code for code, name in enumerate(unsupported_names) if not name])
         return cls(
             rows=len(kinds),
@@ -240,10 +240,9 @@ def _validation_limit(policy: SplitPolicy) -> int | None:
     return max(1, round(policy.limit * policy.val_ratio / (1 - policy.val_ratio)))
 
 
-def _is_train_only(source: str, policy: SplitPolicy) -> bool:
-    if policy.train_only_sources is None:
-        return source != DEFAULT_SOURCE
-    return source in policy.train_only_sources
+def is_train_only(source: str, train_only: Sequence[str] | None) -> bool:
+    """Whether no exam is drawn from a source; `train_only` names those, None: every one but `traffic`."""
+    return source != DEFAULT_SOURCE if train_only is None else source in train_only
 
 
 def _notes(policy: SplitPolicy, terms: SplitTerms, workload: str) -> list[str]:

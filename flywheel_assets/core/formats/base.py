@@ -28,10 +28,18 @@ class FormatBroken(Exception):
 
 @runtime_checkable
 class Format(Protocol):
-    """One way in which people write down requests and answers. `name` is what `--format` takes, `title` one line of help."""
+    """One way in which people write down requests and answers.
 
-    name: str
-    title: str
+    One with `keeps_known = True` beside that never replaces what the trace store knows under a record's id.
+    """
+
+    @property
+    def name(self) -> str:
+        """What `--format` takes."""
+
+    @property
+    def title(self) -> str:
+        """One line of help."""
 
     def recognises(self, value: Json) -> bool:
         """Whether this object, by its structure alone, is a row of this format and hardly one of another."""

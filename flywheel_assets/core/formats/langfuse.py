@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import orjson
 
@@ -79,11 +80,20 @@ def record_of(
     return {key: value for key, value in record.items() if value is not None}
 
 
+@dataclass(frozen=True)
 class LangfuseExport:
-    """Observations exported from Langfuse, one a line; scores are separate there and are not joined."""
+    """Observations exported from Langfuse, one a line, with the scores that stand beside them, if any.
 
-    name = "langfuse"
-    title = "Langfuse export (observations)"
+    The fields are what `record_of` and the feedback go by. A generation has the id that `pull` gives it too: what was pulled
+    knows its feedback and is traffic, so an export never takes its place.
+    """
+
+    workload_from: tuple[str, ...] = WORKLOAD_FROM
+    feedback_score: str | None = "user-feedback"
+    correction_score: str | None = "output"
+    name: ClassVar[str] = "langfuse"
+    title: ClassVar[str] = "Langfuse export (observations)"
+    keeps_known: ClassVar[bool] = True
 
     def recognises(self, value: Any) -> bool:
         """Whether a value is an observation: it has a trace, a start, a type in capitals and an input or output."""
@@ -107,7 +117,8 @@ class LangfuseExport:
         if row.get("type") != "GENERATION":
             # Not `not_chat`: an export holds the spans around the calls, too, and they are no traffic of the workload.
             raise FormatError(RejectReason.NO_ANSWER, f"a Langfuse {row.get('type')}: no model was asked")
-        return [record_of(row, feedback=named_feedback(row.get("scores")))]
+        feedback = named_feedback(row.get("scores"), self.feedback_score, self.correction_score)
+        return [record_of(row, workload_from=self.workload_from, feedback=feedback)]
 
 
 def _refuse_unusable(observation: Json) -> None:

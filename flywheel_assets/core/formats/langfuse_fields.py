@@ -98,12 +98,12 @@ def feedback_of(score: Json | None, correction: Json | None) -> Json | None:
     return feedback or None
 
 
-def named_feedback(scores: Any, score_name: str = "user-feedback", correction_name: str = "output") -> Json | None:
+def named_feedback(scores: Any, score_name: str | None, correction_name: str | None) -> Json | None:
     """`feedback` from a list of scores with `name` and `value`, as some exports carry beside an observation."""
     if not isinstance(scores, Sequence) or isinstance(scores, str):
         return None
     by_name = {score["name"]: score for score in scores if isinstance(score, dict) and isinstance(score.get("name"), str)}
-    return feedback_of(by_name.get(score_name), by_name.get(correction_name))
+    return feedback_of(by_name.get(score_name or ""), by_name.get(correction_name or ""))
 
 
 def _seconds_between(start: Any, end: Any) -> float | None:

@@ -89,13 +89,13 @@ def _keep(source: TraceSource, pull: Pull, store: TraceStore, tally: _Tally, max
     """Store a step: its records, and then what of it is no record."""
     now = time.time()
     records: list[Record] = []
-    rejected = [RejectedLine(_rejected(source, reject), reject.origin or source.name, 1) for reject in pull.rejects]
+    rejected = [RejectedLine(_rejected(source, one), _storable(one.origin) or source.name, 1) for one in pull.rejects]
     for pulled in pull.records:
         parsed = _parsed(pulled, max_bytes, now)
         if isinstance(parsed, Record):
             records.append(parsed)
         else:
-            rejected.append(RejectedLine(parsed, pulled.origin or source.name, 1))
+            rejected.append(RejectedLine(parsed, _storable(pulled.origin) or source.name, 1))
     if records:
         added = store.add(records)
         tally.new += added.new
@@ -113,13 +113,21 @@ def _parsed(pulled: PulledRecord, max_bytes: int, now: float) -> Record | Reject
         line = orjson.dumps(pulled.content)
     except orjson.JSONEncodeError as error:
         detail = f"the source gave something that cannot be written as JSON ({error})"
-        return Reject(RejectReason.NOT_JSON, detail, pulled.origin[:EXCERPT_CHARACTERS], _digest(repr(pulled.content)))
+        return Reject(
+            RejectReason.NOT_JSON, detail, _storable(pulled.origin)[:EXCERPT_CHARACTERS], _digest(repr(pulled.content))
+        )
     return parse_record(line, max_bytes=max_bytes, received_at=now)
 
 
 def _rejected(source: TraceSource, reject: PulledReject) -> Reject:
     line_hash = _digest(f"{source.name}\0{reject.key}\0{reject.reason}")
-    return Reject(reject.reason, reject.detail, reject.excerpt[:EXCERPT_CHARACTERS], line_hash, reject.workload)
+    excerpt = _storable(reject.excerpt)[:EXCERPT_CHARACTERS]
+    return Reject(reject.reason, _storable(reject.detail), excerpt, line_hash, reject.workload)
+
+
+def _storable(text: str) -> str:
+    """Half a surrogate pair, as a cut text may end in, has no UTF-8: one such row must not keep all others out."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _digest(text: str) -> bytes:

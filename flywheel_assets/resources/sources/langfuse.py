@@ -57,6 +57,7 @@ class LangfuseSource:
     _calls: LangfuseCalls | None = field(default=None, repr=False)
     _greeted: bool = field(default=False, repr=False)
     _book: ScoreBook | None = field(default=None, repr=False)
+    _late_book: tuple[tuple[str, ...], ScoreBook] | None = field(default=None, repr=False)
     _read_again: tuple[float, float] | None = field(default=None, repr=False)
 
     def pull(self, cursor: str | None, *, deadline: float) -> Pull:
@@ -125,28 +126,26 @@ class LangfuseSource:
         traces = (place.late or ())[:LATE_TRACES_A_STEP]
         if not traces:
             return self._swept(place, (), ())
-        book = ScoreBook(None, self.settings.feedback_score, self.settings.correction_score)
-        while not book.complete:
-            self._fill(book, trace_id=",".join(traces))
+        book = self._book_of(traces, deadline)
+        if book is None:
+            return Pull(place.text(), done=False, note=f"reading new scores of {len(place.late or ())} traces")
         records: list[PulledRecord] = []
         rejects: list[PulledReject] = []
-        done = 0
+        done, page, begun = 0, place.page, False
         wait: AskedToWait | None = None
-        for trace in traces:
-            if done and time.monotonic() >= deadline:
-                break
+        while done < len(traces) and (not begun or time.monotonic() < deadline):
             try:
-                rows = self._whole_trace(trace)
+                rows, page = self._trace_step(traces[done], page)
             except AskedToWait as asked:
-                if not done:
+                if not begun:
                     raise
                 wait = asked
                 break
             found, refused, _ = self._converted(rows, book, still_open_from=self.now() - self._overlap)
             records += found
             rejects += refused
-            done += 1
-        rest = replace(place, late=(place.late or ())[done:])
+            done, begun = done + (page is None), True
+        rest = replace(place, late=(place.late or ())[done:], page=page)
         if wait is not None:
             return Pull(rest.waiting(wait.until).text(), records, rejects, note=wait.why, resume_at=wait.until)
         if rest.late:
@@ -156,7 +155,7 @@ class LangfuseSource:
     def _swept(self, place: Place, records: Iterable[PulledRecord], rejects: Iterable[PulledReject]) -> Pull:
         """The end of a sweep: the next one begins where late arrivals are still expected."""
         assert place.end is not None
-        self._book = None
+        self._book = self._late_book = None
         following = Place(start=max(place.start, place.end - self._overlap), applied=place.applied)
         return Pull(following.text(), tuple(records), tuple(rejects), note=f"read up to {_clock(place.end)} UTC")
 
@@ -229,14 +228,27 @@ class LangfuseSource:
         book.page = _next_page(page)
         book.complete = book.page is None
 
-    def _whole_trace(self, trace_id: str) -> list[Json]:
-        rows: list[Json] = []
-        cursor: str | None = None
-        while True:
-            page = self._observations(cursor=cursor, trace_id=trace_id)
-            rows += self._wanted(page.get("data"))
-            if (cursor := _next_page(page)) is None:
-                return rows
+    def _book_of(self, traces: tuple[str, ...], deadline: float) -> ScoreBook | None:
+        """The scores of some traces; None while time was too short to read them all. Reads a page at least."""
+        if self._late_book is None or self._late_book[0] != traces:
+            self._late_book = traces, ScoreBook(None, self.settings.feedback_score, self.settings.correction_score)
+        book = self._late_book[1]
+        while not book.complete:
+            self._fill(book, trace_id=",".join(traces))
+            if not book.complete and time.monotonic() >= deadline:
+                return None
+        return book
+
+    def _trace_step(self, trace_id: str, page: str | None) -> tuple[list[Json], str | None]:
+        """A page of a trace's generations, and the next page (None: that was the last one)."""
+        try:
+            found = self._observations(cursor=page, trace_id=trace_id)
+        except BadRequest:
+            if page is None:
+                raise
+            # As in a window: what was read already is stored, and is not stored twice.
+            found = self._observations(trace_id=trace_id)
+        return self._wanted(found.get("data")), _next_page(found)
 
     def _observations(self, **query: Any) -> Json:
         keys = [rule.removeprefix("metadata:") for rule in self.settings.workload_from if rule.startswith("metadata:")]

@@ -151,7 +151,7 @@ class LangfuseCalls:
     def _content(self, response: httpx.Response) -> Json:
         try:
             content = response.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"Langfuse at {self.base_url} answered something that is no JSON.") from error
         if not isinstance(content, dict):
             raise SourceError(f"Langfuse at {self.base_url} answered a list where an object was expected.")

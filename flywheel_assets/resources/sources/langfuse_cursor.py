@@ -20,8 +20,9 @@ class Place:
     """One place in a sweep; times are epoch seconds.
 
     The window is `[start, end)`; `end` is None before the sweep has begun. `page` is Langfuse's cursor of the next page,
-    None for the first. `late` are the traces to read again once the window is read, None before. `applied` are digests of
-    the scores that records carry already. Nothing is asked before `wait_until`.
+    None for the first; once `late` is known, it is a page of the first trace in it. `late` are the traces to read again once
+    the window is read, None before. `applied` are digests of the scores that records carry already. Nothing is asked before
+    `wait_until`.
     """
 
     start: float

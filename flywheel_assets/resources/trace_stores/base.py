@@ -96,8 +96,11 @@ class RejectCount:
 class TraceStore(Protocol):
     """Records, idempotent by (workload, id), read in ingestion order. Safe for several processes at once."""
 
-    def add(self, records: Iterable[Record]) -> AddResult:
-        """Store records, all or none. The last content under an id wins and moves to the end of the order."""
+    def add(self, records: Iterable[Record], *, keep_known: bool = False) -> AddResult:
+        """Store records, all or none. The last content under an id wins and moves to the end of the order.
+
+        With `keep_known` what is stored under an id stays, and counts as a duplicate, whatever the content.
+        """
         ...
 
     def reject(self, lines: Iterable[RejectedLine]) -> int:

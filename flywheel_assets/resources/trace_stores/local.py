@@ -70,7 +70,7 @@ class LocalTraceStore:
         """Give back the file; the next call opens it again."""
         self._file.close()
 
-    def add(self, records: Iterable[Record]) -> AddResult:
+    def add(self, records: Iterable[Record], *, keep_known: bool = False) -> AddResult:
         """Store records in one transaction; see `TraceStore.add`. The iterable is held in memory: hand over batches."""
         batch: dict[str, list[Record]] = {}
         for record in records:
@@ -81,7 +81,7 @@ class LocalTraceStore:
         workloads: dict[str, int] = {}
         with self._file.writing() as db:
             for slug, members in batch.items():
-                result = _add_to_workload(db, slug, members)
+                result = _add_to_workload(db, slug, members, keep_known)
                 new, updated, duplicate = new + result.new, updated + result.updated, duplicate + result.duplicate
                 if result.new:
                     workloads[slug] = result.new
@@ -183,7 +183,7 @@ class LocalTraceStore:
         return int(seq)
 
 
-def _add_to_workload(db: sqlite3.Connection, slug: str, members: list[Record]) -> AddResult:
+def _add_to_workload(db: sqlite3.Connection, slug: str, members: list[Record], keep_known: bool) -> AddResult:
     """Add records of one workload inside the open transaction."""
     db.execute("INSERT OR IGNORE INTO workloads VALUES (NULL, ?, ?, 0, 0)", (slug, members[0].workload_id))
     key = scalar(db, "SELECT key FROM workloads WHERE slug = ?", (slug,))
@@ -194,7 +194,7 @@ def _add_to_workload(db: sqlite3.Connection, slug: str, members: list[Record]) -
     added = updated = duplicate = 0
     for record in members:
         before = content.get(record.id)
-        if before == record.content_hash:
+        if before == record.content_hash or (keep_known and before is not None):
             duplicate += 1
             continue
         if before is None:

@@ -143,6 +143,12 @@ def test_a_secret_known_by_its_surroundings_also_goes_where_it_stands_alone() ->
     assert scrubbed(line)["response"]["choices"][0]["message"]["content"] == "Noted, <PASSWORD_1> it is."
 
 
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC"])
+def test_short_basic_credentials_go_though_nothing_else_is_in_the_text(scheme: str) -> None:
+    assert said(f"It says {scheme} dXNlcjpwYXNz there") == f"It says {scheme} <TOKEN_1> there"
+    assert said("a basic dictionary") == "a basic dictionary"
+
+
 def test_arguments_stay_json_and_otherwise_as_the_model_wrote_them() -> None:
     arguments = (
         '{ "a": 1.50,  "big": 123456789012345678901234567890, "mail": "x\\u0041@example.org", "card": 4111111111111111 }'

@@ -149,3 +149,16 @@ def test_tokens_are_counted_by_teacher_where_the_server_reported_both(workbench:
         line["response"] |= {"usage": usage, "model": "big-model"}
         lines.append(line)
     assert profile(workbench, lines).usage == {"big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6}}
+
+
+def test_what_is_imported_to_train_on_is_counted_apart_from_what_is_examined_on(workbench: Workbench) -> None:
+    lines = [log_line(n) for n in range(6)]
+    lines += [log_line(10 + n, tools=[tool("bought")], answer=call("bought"), source="xlam") for n in range(3)]
+    workbench.records(lines)
+    folder = workbench.path("records")
+    found = profile_workload(folder)
+    assert (found.call_records, found.examinable.call_records) == (9, 6)
+    assert [use.name for use in found.examinable.tools] == ["get_weather"] and found.distinct_tools == 2
+    assert sum(found.request_histogram.values()) == 9 and sum(found.examinable.request_histogram.values()) == 6
+    everything = profile_workload(folder, train_only=())
+    assert everything.examinable.call_records == 9 and everything.examinable.tools == everything.tools

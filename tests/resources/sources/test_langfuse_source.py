@@ -213,6 +213,45 @@ def test_many_late_scores_are_taken_up_over_several_steps(langfuse: Reading) -> 
     assert all(records[f"obs-m{n}"]["feedback"] == {"score": 1.0} for n in range(25))
 
 
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_long_trace_that_was_scored_late_is_read_in_as_many_steps_as_it_takes(langfuse: Reading, forgotten: bool) -> None:
+    langfuse.server.add(*(row(f"long{n}", NOW - 3 * HOUR + n, traceId="trace-long") for n in range(11)))
+    langfuse.sweep()
+    langfuse.clock += 60
+    langfuse.server.score("user-feedback", 1, trace_id="trace-long", timestamp=iso(langfuse.clock - 5))
+    made = [langfuse.step()]
+    while "new scores" not in made[-1].note:
+        made.append(langfuse.step())
+    if forgotten:
+        langfuse.server.faults.append(Fault(400, path="cursor="))
+    while not made[-1].done:
+        langfuse.fresh()
+        calls = len(langfuse.server.calls)
+        made.append(langfuse.step(late=True))
+        # Greeting a server is two calls.
+        assert len(langfuse.server.calls) - calls <= 5 and len(made) < 40
+    assert all(langfuse.records()[f"obs-long{n}"]["feedback"] == {"score": 1.0} for n in range(11))
+
+
+def test_many_scores_of_a_late_trace_are_read_in_as_many_steps_as_it_takes(
+    langfuse: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    langfuse.sweep()
+    langfuse.clock += 60
+    for n in range(7):
+        langfuse.server.score(
+            "user-feedback", n / 10, id=f"s{n}", trace_id="trace-6", timestamp=iso(langfuse.clock - 20 + n)
+        )
+    monkeypatch.setattr(langfuse_api, "SCORES_A_PAGE", 2)
+    for _ in range(40):
+        calls, is_late = len(langfuse.server.calls), langfuse.is_late
+        collected = langfuse.step(late=True)
+        assert not is_late or len(langfuse.server.calls) - calls <= 2
+        if collected.done:
+            break
+    assert langfuse.records()["obs-6"]["feedback"] == {"score": 0.6}
+
+
 def test_without_score_names_no_score_is_asked_for(server: LangfuseServer, tmp_path: Path) -> None:
     found = reading(server, tmp_path, feedback_score=None, correction_score=None)
     server.add(row("a", NOW - 60))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -33,16 +36,20 @@ def settings_with(folder: Path, **content: Any) -> Settings:
     return parse_settings({"candidates": [{"id": "a", "model": "a.gguf"}], **content}, home=folder / "home", root=folder)
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example package, installed by pip into a folder of its own."""
+    folder = tmp_path_factory.mktemp("example")
+    # A copy: building leaves its traces beside the sources.
+    source = shutil.copytree(EXAMPLE, folder / "source")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", folder / "site", source], check=True)
+    return folder / "site"
+
+
 @pytest.fixture
-def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The example package as an installer leaves it: its module, and a dist-info with its entry points."""
-    site = tmp_path / "site"
-    info = site / "jsonl_inbox_source-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (site / "jsonl_inbox_source.py").write_text((EXAMPLE / "jsonl_inbox_source.py").read_text())
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: jsonl-inbox-source\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[flywheel_assets.sources]\njsonl_inbox = jsonl_inbox_source:inbox_source\n")
-    monkeypatch.syspath_prepend(str(site))
+def example(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(installed))
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     return inbox

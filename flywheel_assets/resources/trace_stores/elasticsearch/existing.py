@@ -1,16 +1,18 @@
 """Existing indices: records read from documents that a team already writes. Nothing is ever written there.
 
 What belongs here: reading by the team's field names, and watermarks by windows. What does not: what a window says
-(`window`), and what becomes of a document (`mapping`).
+(`window`), what becomes of a document (`mapping`), and counts of documents that are never read (`unread`).
 
 Documents are ordered by the date field that `elasticsearch.ingested_at` names. One that becomes visible later than
 `elasticsearch.overlap_s` after newer ones is missed, and so is a change that does not move that field: both are for the team
-to choose.
+to choose. A document from the future waits until the clock gets there: one with a wrong year would otherwise be the newest
+one for years, and everything after it too late.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,12 +36,14 @@ from flywheel_assets.resources.trace_stores.elasticsearch.counting import MOST_W
 from flywheel_assets.resources.trace_stores.elasticsearch.mapping import FieldMap
 from flywheel_assets.resources.trace_stores.elasticsearch.pulse import Pulse
 from flywheel_assets.resources.trace_stores.elasticsearch.scan import Hit, PageSize, scan
+from flywheel_assets.resources.trace_stores.elasticsearch.unread import ahead, lacking
 from flywheel_assets.resources.trace_stores.elasticsearch.window import BadWindow, Seen, Window
 
 _IDS_PER_QUERY = 500
 # Documents without their bodies: a page of them is small.
 _BARE_PAGE = 5000
-_EXCERPT_CHARACTERS = 160
+# Clocks of two machines differ by less. Half of a short overlap: the other half stays for what comes late.
+_CLOCK_TOLERANCE_MS = 60_000
 
 
 class ExistingIndexStore:
@@ -58,7 +62,7 @@ class ExistingIndexStore:
         """Give back the connection; the next call opens it again."""
         self.connection.close()
 
-    def add(self, records: Iterable[Record]) -> AddResult:
+    def add(self, records: Iterable[Record], *, keep_known: bool = False) -> AddResult:
         """Refused: the index belongs to somebody else."""
         raise self._read_only()
 
@@ -67,23 +71,21 @@ class ExistingIndexStore:
         raise self._read_only()
 
     def rejects(self, workload: str | None = None) -> list[RejectCount]:
-        """Documents that no workload can be read from, and those without a time of arrival.
+        """Documents that no workload can be read from, those without a time of arrival, and those from the future.
 
         Documents of a workload that are no records are found when it is read: `records` keeps them in its quarantine.
         """
-        counts: list[RejectCount] = []
-        if workload is None and self._fields.default_workload is None:
-            counts += self._lacking(self._fields.workload_field, "workload_id", [], None)
-        if workload is None:
-            counts += self._lacking(self._order, "ingested_at", self._with_workload(), None)
-            counts += [
-                RejectCount(None, str(RejectReason.BAD_WORKLOAD_ID), bucket["doc_count"], problem, "", self.index, 0)
-                for bucket, problem in self._nameless()
-            ]
-        else:
-            names = self._names(workload)
-            counts += self._lacking(self._order, "ingested_at", [self._of(names)], workload) if names else []
-        return sorted(counts, key=lambda count: (-count.count, count.reason))
+        if workload is not None:
+            of = [self._of(self._names(workload) or [workload])]
+            return _by_count(self._timeless(of, workload))
+        counts = self._timeless(self._with_workload(), None)
+        if self._fields.default_workload is None:
+            counts += lacking(self.connection, self.index, self._fields.workload_field, "workload_id", [], None)
+        counts += [
+            RejectCount(None, str(RejectReason.BAD_WORKLOAD_ID), bucket["doc_count"], problem, "", self.index, 0)
+            for bucket, problem in self._nameless()
+        ]
+        return _by_count(counts)
 
     def workloads(self) -> list[WorkloadSummary]:
         """Every workload; see `TraceStore.workloads`. TraceStoreError where the index does not exist."""
@@ -205,16 +207,16 @@ class ExistingIndexStore:
                 yield bucket, f"{self._fields.workload_field}: {error}"
 
     def _ask_workloads(self) -> list[Json]:
-        newest: Json = {"newest": {"max": {"field": self._order}}}
+        numbers: Json = {"arrivals": {"stats": {"field": self._order}}}
         field = self._fields.workload_field
-        absent: Json = {"filter": {"bool": {"must_not": [{"exists": {"field": field}}]}}, "aggs": newest}
+        absent: Json = {"filter": {"bool": {"must_not": [{"exists": {"field": field}}]}}, "aggs": numbers}
         try:
             body = self.connection.search(
                 f"looking at {self.index}",
                 index=self.index,
                 size=0,
-                query={"bool": {"filter": [{"exists": {"field": self._order}}]}},
-                aggs={"workloads": {"terms": {"field": field, "size": MOST_WORKLOADS}, "aggs": newest}, "absent": absent},
+                query={"bool": {"filter": [self._between(None, None)]}},
+                aggs={"workloads": {"terms": {"field": field, "size": MOST_WORKLOADS}, "aggs": numbers}, "absent": absent},
             )
         except ElasticsearchRefused as error:
             if error.kind == "index_not_found_exception":
@@ -224,7 +226,8 @@ class ExistingIndexStore:
                 ) from error
             raise
         # Without any shard (a pattern that matches nothing) there is no aggregation either.
-        workloads = (body.get("aggregations") or {}).get("workloads") or {"buckets": []}
+        found = body.get("aggregations") or {"workloads": {"buckets": []}, "absent": {"doc_count": 0}}
+        workloads, nameless = found["workloads"], found["absent"]
         if workloads.get("sum_other_doc_count"):
             raise TraceStoreError(
                 f"{self.connection.url}: {self.index} holds more than {MOST_WORKLOADS:,} values of"
@@ -232,27 +235,16 @@ class ExistingIndexStore:
                 " of call."
             )
         buckets = list(workloads["buckets"])
-        if self._fields.default_workload is not None and body["aggregations"]["absent"]["doc_count"]:
-            buckets.append({**body["aggregations"]["absent"], "key": self._fields.default_workload})
+        if self._fields.default_workload is not None and nameless["doc_count"]:
+            buckets.append({**nameless, "key": self._fields.default_workload})
         return buckets
 
-    def _lacking(self, field: str, name: str, filters: list[Json], workload: str | None) -> list[RejectCount]:
-        """Documents without a field, as a count with one of them as an example."""
-        body = self.connection.search(
-            f"looking at {self.index}",
-            index=self.index,
-            size=1,
-            query={"bool": {"filter": filters, "must_not": [{"exists": {"field": field}}]}},
-            source=True,
-            track_total_hits=True,
-        )
-        hits = body["hits"]["hits"]
-        if not hits:
-            return []
-        excerpt = orjson.dumps(hits[0].get("_source"))[:_EXCERPT_CHARACTERS].decode("utf-8", "ignore")
-        detail = f"no field {field} ({name}), such as document _id {hits[0]['_id']}"
-        count = int(body["hits"]["total"]["value"])
-        return [RejectCount(workload, str(RejectReason.MISSING_FIELD), count, detail, excerpt, self.index, 0)]
+    def _timeless(self, filters: list[Json], workload: str | None) -> list[RejectCount]:
+        """Documents without a time of arrival, or with one in the future."""
+        return [
+            *lacking(self.connection, self.index, self._order, "ingested_at", filters, workload),
+            *ahead(self.connection, self.index, self._order, self._now(), filters, workload),
+        ]
 
     def _names(self, workload: str) -> list[str]:
         return [bucket["key"] for bucket in self._buckets().get(workload, ())]
@@ -269,12 +261,15 @@ class ExistingIndexStore:
         return {"bool": {"should": [named, absent], "minimum_should_match": 1}}
 
     def _between(self, above: int | None, up_to: int | None) -> Json:
-        bounds: dict[str, Any] = {"format": "epoch_millis"}
+        """Arrived after `above` (None: ever) up to and with `up_to` (None: now)."""
+        bounds: dict[str, Any] = {"format": "epoch_millis", "lte": self._now() if up_to is None else up_to}
         if above is not None:
             bounds["gt"] = above
-        if up_to is not None:
-            bounds["lte"] = up_to
-        return {"range": {self._order: bounds}} if len(bounds) > 1 else {"exists": {"field": self._order}}
+        return {"range": {self._order: bounds}}
+
+    def _now(self) -> int:
+        """The latest time, in epoch milliseconds, at which a document can have arrived."""
+        return int(time.time() * 1000) + min(_CLOCK_TOLERANCE_MS, self._overlap_ms // 2)
 
     def _window(self, watermark: str) -> Window | None:
         if watermark == START:
@@ -283,7 +278,8 @@ class ExistingIndexStore:
             window = Window.parse(watermark)
         except BadWindow:
             window = None
-        if window is None or window.generation != self._generation:
+        # One from the future was given out by a clock that was wrong: nothing would ever come after it.
+        if window is None or window.generation != self._generation or window.high > self._now() + self._overlap_ms:
             raise UnknownWatermark(
                 f"watermark {watermark[:40]!r} was not given out for {self.index} at {self.connection.url} with these"
                 " fields. Read it from the start (watermark None)."
@@ -311,6 +307,15 @@ def _slug(workload_id: object) -> str | None:
         return None
 
 
+def _by_count(counts: list[RejectCount]) -> list[RejectCount]:
+    return sorted(counts, key=lambda count: (-count.count, count.reason))
+
+
 def _numbers(buckets: list[Json]) -> Json:
-    newest = [int(bucket["newest"]["value"]) for bucket in buckets if bucket["newest"]["value"] is not None]
-    return {"count": sum(bucket["doc_count"] for bucket in buckets), "newest": max(newest, default=None)}
+    """What moves when documents come or go: with the sum, also one that came late while another was deleted."""
+    arrivals = [bucket["arrivals"] for bucket in buckets if bucket["arrivals"]["max"] is not None]
+    return {
+        "count": sum(bucket["doc_count"] for bucket in buckets),
+        "newest": max((int(one["max"]) for one in arrivals), default=None),
+        "sum": sum(float(one["sum"]) for one in arrivals),
+    }

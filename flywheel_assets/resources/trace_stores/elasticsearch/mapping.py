@@ -22,6 +22,8 @@ _KEYWORD = ".keyword"
 _OBJECTS = ("request", "response", "feedback")
 # Numbers in a date field are milliseconds in Elasticsearch, unless a mapping says otherwise: then they are small.
 _FIRST_MILLISECONDS = 1e11
+# No time of any calendar has more digits; what has is left as it is, for the rules of a record to refuse.
+_MOST_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +117,12 @@ def _unpacked(value: Any) -> Any:
 
 
 def _seconds(value: Any) -> Any:
-    if isinstance(value, str) and value.isdigit():
+    """Milliseconds, also as text, in seconds; anything else as it is."""
+    if isinstance(value, str) and len(value) <= _MOST_DIGITS and value.isascii() and value.isdigit():
         value = int(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= _FIRST_MILLISECONDS:
-        return value / 1000
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return value / 1000 if _FIRST_MILLISECONDS <= value < 10**_MOST_DIGITS else value
 
 
 def _dumped(content: Json, record_id: str) -> bytes:

@@ -71,7 +71,7 @@ class ElasticsearchTraceStore:
         """Give back the connection; the next call opens it again."""
         self.connection.close()
 
-    def add(self, records: Iterable[Record]) -> AddResult:
+    def add(self, records: Iterable[Record], *, keep_known: bool = False) -> AddResult:
         """Store records; see `TraceStore.add`. The iterable is held in memory: hand over batches."""
         by_workload: dict[str, list[Record]] = {}
         for record in records:
@@ -82,7 +82,7 @@ class ElasticsearchTraceStore:
         new = updated = duplicate = 0
         workloads: dict[str, int] = {}
         for slug, members in by_workload.items():
-            result = self._writer.add(slug, members)
+            result = self._writer.add(slug, members, keep_known=keep_known)
             new, updated, duplicate = new + result.new, updated + result.updated, duplicate + result.duplicate
             workloads.update(result.workloads)
         return AddResult(new, updated, duplicate, workloads)

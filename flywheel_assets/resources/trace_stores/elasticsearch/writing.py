@@ -73,15 +73,15 @@ class Writer:
         self._commits = Commits(connection, index)
         self._last_ms = 0
 
-    def add(self, slug: str, members: Sequence[Record]) -> AddResult:
-        """Add records of one workload; the last content under an id wins."""
+    def add(self, slug: str, members: Sequence[Record], *, keep_known: bool = False) -> AddResult:
+        """Add records of one workload; the last content under an id wins, or with `keep_known` the first."""
         stored = self._find([document_id(slug, record.id) for record in members])
-        winners, result, repeated = _winners(slug, members, stored)
+        winners, result, repeated = _winners(slug, members, stored, keep_known)
         known_from = {stored[one].batch for one in repeated}
         batch = _Batch(slug, members[0].workload_id, secrets.token_hex(8), self._now_ms())
         if winners:
             self._commits.announce(slug, batch.workload_id, batch.name, batch.ingested_at)
-            result = self._write(batch, winners, stored, result, known_from)
+            result = self._write(batch, winners, stored, result, known_from, keep_known)
             self._commits.commit(slug, batch.workload_id, [batch.name], batch.ingested_at)
         # What we found as we brought it must count too, also where its writer died before its commit. Only after ours: two
         # writers that wait for each other's batches would both take the other for dead.
@@ -96,6 +96,7 @@ class Writer:
         stored: dict[str, Stored],
         result: AddResult,
         known_from: set[str],
+        keep_known: bool,
     ) -> AddResult:
         """Write the winners; the result, corrected by what other writers did meanwhile (`known_from`: their batches)."""
         positions = {document: place for place, document in enumerate(winners)}
@@ -117,7 +118,7 @@ class Writer:
                 elif found.batch == batch.name:
                     # Ours: it was written, and the answer was lost.
                     continue
-                elif found.content_hash == winners[one].content_hash.hex():
+                elif keep_known or found.content_hash == winners[one].content_hash.hex():
                     new, duplicate = new - 1, duplicate + 1
                     updated -= 0 if was_new else 1
                     known_from.add(found.batch)
@@ -186,9 +187,9 @@ def document_id(slug: str, record_id: str) -> str:
 
 
 def _winners(
-    slug: str, members: Sequence[Record], stored: dict[str, Stored]
+    slug: str, members: Sequence[Record], stored: dict[str, Stored], keep_known: bool
 ) -> tuple[dict[str, Record], AddResult, list[str]]:
-    """Which records must be written, in order, by document id; what that changes; and which ids were known as they are."""
+    """Which records must be written, in order, by document id; what that changes; and which ids were known and stay."""
     content = {one: found.content_hash for one, found in stored.items()}
     winners: dict[str, Record] = {}
     repeated: list[str] = []
@@ -196,7 +197,7 @@ def _winners(
     for record in members:
         one = document_id(slug, record.id)
         before, brought = content.get(one), record.content_hash.hex()
-        if before == brought:
+        if before == brought or (keep_known and before is not None):
             duplicate += 1
             if one in stored and one not in winners:
                 repeated.append(one)
