@@ -10,7 +10,8 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets.datasets import PROFILE_FILE
-from flywheel_assets.assets.evaluation import PREDICTIONS_FILE, REPORT_FILE
+from flywheel_assets.assets.evaluation import PREDICTIONS_FILE
+from flywheel_assets.assets.evaluation_page import REPORT_FILE
 from flywheel_assets.assets.metadata import bullet_table, drawing, picture
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec

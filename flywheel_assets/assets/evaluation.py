@@ -1,23 +1,23 @@
 """Evaluation: every variant of a candidate is asked the same questions, on the same engine, and scored."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
 import orjson
 
+from flywheel_assets.assets.evaluation_page import EXAMPLES_FILE, REPORT_FILE, describe_evaluation, examples_json
 from flywheel_assets.assets.judging import judge_bench, judge_checks
-from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_ids
 from flywheel_assets.core import graph
 from flywheel_assets.core.costs import cost_per_1k
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
-from flywheel_assets.core.metrics import MAIN_METRIC, installed_versions, metrics_for, score_rows
+from flywheel_assets.core.metrics import installed_versions, metrics_for, score_rows
 from flywheel_assets.core.predictions import EvalReport, build_report, data_version, write_predictions
 from flywheel_assets.core.prefix import read_prefix
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
@@ -29,10 +29,8 @@ from flywheel_assets.resources.serving import Endpoint
 from flywheel_assets.settings import Candidate, Settings
 
 PREDICTIONS_FILE = "predictions.parquet"
-REPORT_FILE = "report.json"
 # A person watching wants to see it move; the event log does not want a row a question.
 PROGRESS_EVERY_S = 3.0
-_EXAMPLES = 8
 
 _DESCRIPTIONS = {
     Variant.BASE: "The candidate as it is, on the eval rows.",
@@ -77,7 +75,7 @@ def _variant_asset(settings: Settings, variant: Variant) -> dg.AssetsDefinition:
         def examine(work: Work) -> Mapping[str, Outcome]:
             return _examine_variant(work, platform, variant)
 
-        yield from publish(context, flywheel, [name], examine, {name: lambda artifact: _describe(flywheel, artifact)})
+        yield from publish(context, flywheel, [name], examine, {name: partial(describe_evaluation, flywheel)})
 
     return evaluation
 
@@ -110,7 +108,7 @@ def _validation_asset(settings: Settings) -> dg.AssetsDefinition:
             kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
             return _examine(work, platform, name, rows, kind, Variant.BASE)
 
-        yield from publish(context, flywheel, [name], examine, {name: lambda artifact: _describe(flywheel, artifact)})
+        yield from publish(context, flywheel, [name], examine, {name: partial(describe_evaluation, flywheel)})
 
     return evals_validation
 
@@ -147,7 +145,7 @@ def _teacher_asset(settings: Settings) -> dg.AssetsDefinition:
             kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
             return _examine(work, platform, name, rows, kind, Variant.BASE, teacher=teacher)
 
-        yield from publish(context, flywheel, [name], examine, {name: lambda artifact: _describe(flywheel, artifact)})
+        yield from publish(context, flywheel, [name], examine, {name: partial(describe_evaluation, flywheel)})
 
     return evals_teacher
 
@@ -217,8 +215,7 @@ def _examine(
     draft = work.draft(name).path
     write_predictions(draft / PREDICTIONS_FILE, kind, rows, predictions, scores)
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    # Not orjson: a model can write half a surrogate pair, which is no UTF-8.
-    (draft / "examples.json").write_text(json.dumps(_examples(rows, predictions), indent=1), encoding="utf-8")
+    (draft / EXAMPLES_FILE).write_text(examples_json(rows, predictions), encoding="utf-8")
     checks = [_complete(report, predictions, evaluation.max_error_share), *bench.checks(judged)]
     if adapter is not None:
         checks += [_unseen(adapter, rows), _served_matches_trained(adapter, served)]
@@ -314,52 +311,3 @@ def _as_eval_row(row: Json) -> EvalRow:
         reference=Answer.from_message(row["completion"][0]),
         suite_turns="single_turn",
     )
-
-
-def _examples(rows: Sequence[EvalRow], predictions: Sequence[Prediction]) -> list[Json]:
-    """A few questions with the expected and the given answer, for the UI."""
-    return [
-        {
-            "question": str(row.request["messages"][-1].get("content"))[:300],
-            "expected": row.reference.to_json(),
-            "answered": prediction.answer.to_json() if prediction.answer else None,
-            "error": prediction.error,
-        }
-        for row, prediction in list(zip(rows, predictions, strict=True))[:_EXAMPLES]
-    ]
-
-
-def _suite_table(report: EvalReport) -> dg.MarkdownMetadataValue:
-    """The workload's main metric by suite and label."""
-    metric = MAIN_METRIC[report.workload_type]
-    rows = []
-    for suite, labels in report.suites.items():
-        for label, found in labels.items():
-            score = found.scores.get(metric)
-            shown = [score.value, f"[{score.low:.3f}, {score.high:.3f}]"] if score else ["", ""]
-            rows.append([suite, label, *shown, found.n])
-    return bullet_table(["suite", "label", metric, "95% interval", "rows"], rows)
-
-
-def _describe(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
-    if artifact.state == "skipped":
-        return {}
-    summary = artifact.summary
-    plotted = {metric: score["value"] for metric, score in summary["scores"].items()}
-    return {
-        "rows": summary["n"],
-        "errors": summary["errors"],
-        "reused from the cache": summary["reused_from_cache"],
-        "scores": score_table(summary["scores"]),
-        "aggregates": score_table(summary["aggregates"]),
-        "suites": _suite_table(EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes()))),
-        "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
-        "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
-        "engine": summary["served"]["engine"],
-        # Absent from evaluations made before there were judges.
-        "judge": (summary.get("judge") or {}).get("judge", "none"),
-        "examples": example_table(json.loads((artifact.path / "examples.json").read_text(encoding="utf-8"))),
-        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
-        # One number a metric, so that Dagster plots them over materializations.
-        **plotted,
-    }

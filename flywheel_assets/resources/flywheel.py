@@ -67,9 +67,10 @@ class Flywheel:
     def state(self, only: Iterable[str] | None = None, announced: Mapping[Target, str] | None = None) -> FlywheelState:
         """What the planner looks at. `announced` maps targets to the data version of their latest materialization;
         None takes every event for granted (a body does: it is about to emit its own)."""
-        workloads = self.workloads(only)
         # Asked for once: in some stores this is a request over the network.
-        watermarks = {s.slug: s.watermark for s in self.traces.workloads() if s.count and s.slug in workloads}
+        summaries = self.traces.workloads()
+        workloads = self.workloads([summary.slug for summary in summaries] if only is None else only)
+        watermarks = {s.slug: s.watermark for s in summaries if s.count and s.slug in workloads}
         published: dict[Target, Published] = {}
         failures: dict[Target, Failure] = {}
         for target in _targets(workloads):

@@ -9,28 +9,25 @@ the traffic.
 
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
+from flywheel_assets.settings.decision import DecisionSettings, Gate, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
 from flywheel_assets.settings.schema import (
     Candidate,
-    DecisionSettings,
     Engine,
     EvaluationSettings,
-    FinetuneMode,
-    FinetuneSettings,
-    Gate,
     LocalSettings,
     PrefixSettings,
-    PromotionSettings,
     Settings,
     SettingsError,
     SplitSettings,
     SplitStrategy,
-    TrainingSettings,
     WorkloadSettings,
 )
+from flywheel_assets.settings.teacher import TeacherSettings
+from flywheel_assets.settings.training import FinetuneMode, FinetuneSettings, TrainingSettings
 
 __all__ = [
     "AutomationSettings",
@@ -52,6 +49,7 @@ __all__ = [
     "SettingsError",
     "SplitSettings",
     "SplitStrategy",
+    "TeacherSettings",
     "TrainingSettings",
     "WorkloadSettings",
     "find_root",

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
+from flywheel_assets.settings.decision import DecisionSettings, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
@@ -21,6 +22,7 @@ from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
 from flywheel_assets.settings.suites import SuiteSettings
 from flywheel_assets.settings.teacher import TeacherSettings
+from flywheel_assets.settings.training import FinetuneSettings, TrainingSettings
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
 Slug = Annotated[str, StringConstraints(pattern=SLUG_PATTERN, max_length=63)]
@@ -37,14 +39,6 @@ class Engine(StrEnum):
 
     XLLAMACPP = "xllamacpp"
     OPENAI = "openai"
-
-
-class FinetuneMode(StrEnum):
-    """Whether a cell is fine-tuned: always, only if the base model is not good enough on validation rows, or never."""
-
-    ALWAYS = "always"
-    IF_NEEDED = "if_needed"
-    NEVER = "never"
 
 
 class SplitStrategy(StrEnum):
@@ -66,34 +60,6 @@ class SplitSettings(Section):
     rare_class_rows: int = Field(
         5, ge=1, description="Tools with fewer rows than this are pooled into one class when rows are balanced."
     )
-
-
-class TrainingSettings(Section):
-    """Hyper-parameters of one fine-tuning; the names are the NeMo Customizer's."""
-
-    training_type: Literal["sft"] = Field("sft", description="Supervised fine-tuning is what is built.")
-    finetuning_type: Literal["lora"] = Field("lora", description="LoRA is what is built.")
-    epochs: int = Field(1, ge=1, description="Passes over the training rows.")
-    batch_size: int = Field(4, ge=1, description="Rows an optimizer step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Peak of the cosine schedule.")
-    adapter_dim: int = Field(16, ge=1, description="LoRA rank.")
-    adapter_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the LoRA layers.")
-    max_seq_length: int = Field(1024, ge=64, description="Tokens; longer training rows are left out and counted.")
-    max_rows: int | None = Field(None, ge=1, description="Training rows used at most; null means all of them.")
-    seed: int = Field(0, description="Seed of shuffling, initialization and dropout.")
-    save_steps: int = Field(10, ge=1, description="Optimizer steps between checkpoints, from which a killed run resumes.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where there is one.")
-    timeout_minutes: float = Field(240, gt=0, description="A training longer than this is ended.")
-
-
-class FinetuneSettings(Section):
-    """When a cell is fine-tuned."""
-
-    mode: FinetuneMode = Field(
-        FinetuneMode.ALWAYS, description="if_needed looks at the base model on validation rows first, never at eval rows."
-    )
-    metric: str = Field("function_name_and_args", description="Column looked at in mode if_needed.")
-    threshold: float = Field(0.9, ge=0, le=1, description="Mode if_needed: a base score at or above it needs no fine-tune.")
 
 
 class EvaluationSettings(Section):
@@ -118,81 +84,6 @@ class PrefixSettings(Section):
 
     shots: int = Field(2, ge=1, le=16, description="Training rows shown before each request.")
     max_chars: int = Field(6000, ge=200, description="Longest prefix, in characters of the examples' messages.")
-
-
-class Gate(Section):
-    """One condition a candidate must meet: exactly one of `margin`, `floor`, `improvement`, `zero_tolerance`,
-    `latency_p95_ms` and `cost_per_1k_usd`; the first four are about a `metric`, and may be about one suite only."""
-
-    metric: str | None = Field(None, description="A column of predictions.parquet, such as function_name_and_args or f1.")
-    margin: float | None = Field(
-        None, gt=0, lt=1, description="Non-inferior: a loss against the reference of this much or more is excluded."
-    )
-    floor: float | None = Field(None, gt=0, lt=1, description="The mean is shown to be above this.")
-    improvement: float | None = Field(
-        None, ge=0, lt=1, description="The gain over the candidate's own base variant is shown to be above this."
-    )
-    zero_tolerance: Literal[True] | None = Field(None, description="true: no row may score below 1.")
-    latency_p95_ms: float | None = Field(None, gt=0, description="95 of 100 answers come within this many milliseconds.")
-    cost_per_1k_usd: float | None = Field(None, gt=0, description="1,000 requests cost at most this many USD.")
-    against: Literal["reference", "teacher", "incumbent"] = Field(
-        "reference",
-        description="With `margin`: the teacher's logged answers, the teacher asked once more (needs `teacher.model`), or "
-        "the small model that serves now.",
-    )
-    suite: str | None = Field(
-        None, pattern="^[a-z_]+=.+$", description="Only rows with this label, such as turns=multi_turn (docs/suites.md)."
-    )
-
-    @property
-    def condition(self) -> str:
-        """The name of the one condition that is set."""
-        return next(name for name in _CONDITIONS if getattr(self, name) is not None)
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> Gate:
-        given = [name for name in _CONDITIONS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"a gate has exactly one condition of {', '.join(_CONDITIONS)}; this one has {', '.join(given) or 'none'}"
-            )
-        if given[0] in _BUDGETS and (self.metric or self.suite):
-            raise ValueError(f"`{given[0]}` is about all rows and no metric; take `metric` and `suite` out")
-        if self.against != "reference" and self.margin is None:
-            raise ValueError(f"`against: {self.against}` goes with `margin`; this gate has `{given[0]}`")
-        if given[0] not in _BUDGETS and not self.metric:
-            raise ValueError(f"`{given[0]}` needs a `metric`")
-        return self
-
-
-_BUDGETS = ("latency_p95_ms", "cost_per_1k_usd")
-_CONDITIONS = ("margin", "floor", "improvement", "zero_tolerance", *_BUDGETS)
-
-
-class DecisionSettings(Section):
-    """The gates, registered before the evaluation is looked at. Every gate must pass (no correction needed);
-    several candidates are corrected for by Holm's method."""
-
-    gates: tuple[Gate, ...] = Field((), description="Empty: the default gates of the workload's type.")
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of each verdict, over all candidates.")
-    power: float = Field(0.8, gt=0.5, lt=1, description="Used to say how many rows a verdict needs.")
-    looks: tuple[int, ...] = Field(
-        (), description="Eval-row counts at which a verdict may be given, registered beforehand; alpha is spent over them."
-    )
-    max_age_days: int = Field(30, ge=1, description="A decision older than this has expired.")
-
-    @field_validator("looks")
-    @classmethod
-    def _growing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(count < 1 for count in value) or list(value) != sorted(set(value)):
-            raise ValueError(f"looks are row counts that grow, such as [200, 400, 800]; {list(value)} was given")
-        return value
-
-
-class PromotionSettings(Section):
-    """What happens after a `promote` verdict."""
-
-    mode: Literal["manual"] = Field("manual", description="A person approves; nothing is swapped automatically.")
 
 
 # Blocks that a workload, and `training` a candidate, may override key by key.

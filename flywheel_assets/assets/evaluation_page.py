@@ -1,0 +1,74 @@
+"""The page of an evaluation in Dagster's UI: scores, suites, examples and their history.
+
+What belongs here: what a person sees of a published evaluation. What does not: making one (`assets.evaluation`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import orjson
+
+from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
+from flywheel_assets.core.metrics import MAIN_METRIC
+from flywheel_assets.core.predictions import EvalReport
+from flywheel_assets.core.rows import EvalRow, Prediction
+from flywheel_assets.resources.artifacts import Artifact
+from flywheel_assets.resources.flywheel import Flywheel
+
+REPORT_FILE = "report.json"
+EXAMPLES_FILE = "examples.json"
+_EXAMPLES = 8
+
+
+def examples_json(rows: Sequence[EvalRow], predictions: Sequence[Prediction]) -> str:
+    """A few questions with the expected and the given answer, as the text of `EXAMPLES_FILE`."""
+    shown = [
+        {
+            "question": str(row.request["messages"][-1].get("content"))[:300],
+            "expected": row.reference.to_json(),
+            "answered": prediction.answer.to_json() if prediction.answer else None,
+            "error": prediction.error,
+        }
+        for row, prediction in list(zip(rows, predictions, strict=True))[:_EXAMPLES]
+    ]
+    # Not orjson: a model can write half a surrogate pair, which is no UTF-8.
+    return json.dumps(shown, indent=1)
+
+
+def _suite_table(report: EvalReport) -> dg.MarkdownMetadataValue:
+    """The workload's main metric by suite and label."""
+    metric = MAIN_METRIC[report.workload_type]
+    rows = []
+    for suite, labels in report.suites.items():
+        for label, found in labels.items():
+            score = found.scores.get(metric)
+            shown = [score.value, f"[{score.low:.3f}, {score.high:.3f}]"] if score else ["", ""]
+            rows.append([suite, label, *shown, found.n])
+    return bullet_table(["suite", "label", metric, "95% interval", "rows"], rows)
+
+
+def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
+    """The metadata of a materialized evaluation."""
+    if artifact.state == "skipped":
+        return {}
+    summary = artifact.summary
+    plotted = {metric: score["value"] for metric, score in summary["scores"].items()}
+    return {
+        "rows": summary["n"],
+        "errors": summary["errors"],
+        "reused from the cache": summary["reused_from_cache"],
+        "scores": score_table(summary["scores"]),
+        "aggregates": score_table(summary["aggregates"]),
+        "suites": _suite_table(EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes()))),
+        "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
+        "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
+        "engine": summary["served"]["engine"],
+        # Absent from evaluations made before there were judges.
+        "judge": (summary.get("judge") or {}).get("judge", "none"),
+        "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),
+        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
+        # One number a metric, so that Dagster plots them over materializations.
+        **plotted,
+    }
