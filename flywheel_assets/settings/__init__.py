@@ -12,6 +12,7 @@ from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
+from flywheel_assets.settings.nemo import NemoSettings, Nim, NimImage
 from flywheel_assets.settings.schema import (
     Candidate,
     DecisionSettings,
@@ -44,6 +45,9 @@ __all__ = [
     "Gate",
     "LangfuseSettings",
     "LocalSettings",
+    "NemoSettings",
+    "Nim",
+    "NimImage",
     "PrefixSettings",
     "PromotionSettings",
     "Settings",

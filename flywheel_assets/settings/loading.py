@@ -13,6 +13,7 @@ import yaml
 from dotenv import load_dotenv
 from pydantic import BaseModel, ValidationError
 
+from flywheel_assets.settings.nemo import CustomizerConfig, NemoSettings, Nim
 from flywheel_assets.settings.schema import (
     OVERRIDABLE,
     SETTINGS_FILE,
@@ -111,6 +112,10 @@ def _accepted_keys(location: tuple[int | str, ...]) -> list[str]:
             model = OVERRIDABLE[str(part)]
         elif model is Settings and part == "local":
             model = LocalSettings
+        elif model is Settings and part in ("nemo", "nims"):
+            model = NemoSettings if part == "nemo" else Nim
+        elif model is Nim and part == "customizer_configs":
+            model = CustomizerConfig
         elif model is Settings and part == "promotion":
             model = PromotionSettings
         elif model is DecisionSettings and part == "gates":
