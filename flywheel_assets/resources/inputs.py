@@ -81,6 +81,7 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             "training": training,
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
+            **({"customizer": candidate.nim.model_dump(mode="json")["customizer_configs"]} if candidate.nim else {}),
         }
     if asset == graph.VALIDATION_EVAL or asset in graph.EVALS.values():
         # The type that selects the metrics is part of the eval rows' version, and not of the training rows'.
@@ -89,6 +90,7 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             **scored_as,
             "metrics": installed_versions(),
             "price": _prices(settings).get(candidate.id),
+            **({"asked_by": settings.nemo.evaluation} if candidate.nim else {}),
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
             "engine": candidate.engine,
@@ -109,6 +111,8 @@ def model_identity(settings: Settings, candidate: Candidate) -> str:
     """What a candidate's weights are: the hash of a local file or folder listing, else the URL or hub id as written."""
     if candidate.is_remote:
         return f"{candidate.model}#{candidate.model_name or ''}"
+    if candidate.nim is not None:
+        return f"nim:{candidate.model}:{candidate.nim.tag or ''}"
     path = model_path(settings, candidate)
     if path.is_file():
         return sha256_of(path)
