@@ -151,7 +151,11 @@ def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) ->
     in_cluster = settings.platform == "nemo"
     room = (settings.nemo if in_cluster else settings.local).parallel_runs - len(running)
     training = any(batch.lane is Lane.CUSTOMIZE for batch in running)
-    for batch in batches(current, busy=[batch.identity for batch in running]):
+    possible = batches(current, busy=[batch.identity for batch in running])
+    if in_cluster:
+        # Lanes of one cell next to each other: they share a deployment, and one that waits for room would start it twice.
+        possible.sort(key=lambda batch: batch.partition)
+    for batch in possible:
         if room <= len(found):
             break
         if batch.lane is Lane.CUSTOMIZE and not in_cluster:

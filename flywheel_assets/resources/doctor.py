@@ -14,9 +14,10 @@ from flywheel_assets import __version__, system
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import model_path
+from flywheel_assets.resources.nemo.health import examine_cluster
 from flywheel_assets.resources.serving import Serving, ServingError
 from flywheel_assets.resources.sources import CheckedSource, SourceError, enabled_sources
-from flywheel_assets.settings import Candidate, Settings
+from flywheel_assets.settings import Candidate, Engine, Settings
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo")
 _SERVING_PACKAGES = ("xllamacpp",)
@@ -39,7 +40,14 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything flywheel.yaml names. Reaches out to configured endpoints only."""
-    return [*_machine(settings), *_packages(settings), *_stores(settings), *_sources(settings), *_candidates(settings)]
+    return [
+        *_machine(settings),
+        *_packages(settings),
+        *_stores(settings),
+        *_sources(settings),
+        *_cluster(settings),
+        *_candidates(settings),
+    ]
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
@@ -52,7 +60,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 
 def _packages(settings: Settings) -> Iterator[Finding]:
     yield Finding("base packages", True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _BASE_PACKAGES))
-    local = [candidate for candidate in settings.candidates if not candidate.is_remote]
+    local = [candidate for candidate in settings.candidates if candidate.engine is Engine.XLLAMACPP]
     if local:
         yield _installed("serving", _SERVING_PACKAGES)
     if any(candidate.trainable for candidate in local):
@@ -98,8 +106,15 @@ def _sources(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"source {source.name}", True, "switched on; it has no check of its own")
 
 
+def _cluster(settings: Settings) -> Iterator[Finding]:
+    if settings.platform == "nemo":
+        yield from (Finding(one.what, one.ok, one.found, one.advice) for one in examine_cluster(settings))
+
+
 def _candidates(settings: Settings) -> Iterator[Finding]:
     for candidate in settings.candidates:
+        if candidate.nim is not None:
+            continue  # Looked at with its cluster.
         yield _endpoint(candidate) if candidate.is_remote else _weights(settings, candidate)
 
 

@@ -14,6 +14,7 @@ from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
 from flywheel_assets.settings.nemo import NemoSettings, Nim, NimImage
 from flywheel_assets.settings.schema import (
+    SETTINGS_FILE,
     Candidate,
     DecisionSettings,
     Engine,
@@ -33,6 +34,7 @@ from flywheel_assets.settings.schema import (
 )
 
 __all__ = [
+    "SETTINGS_FILE",
     "AutomationSettings",
     "Candidate",
     "CleaningSettings",

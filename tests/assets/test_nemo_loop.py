@@ -1,4 +1,4 @@
-"""The same assets on a NeMo cluster (the test server): what is made there, what it scores, what is left, what is not redone."""
+"""The same assets on a NeMo cluster (the test server): what is made there and scored, what is left, what is not redone."""
 
 from __future__ import annotations
 
@@ -137,9 +137,7 @@ def test_the_janitor_ends_what_a_dead_run_left(nemo: NemoBench, instance: Dagste
     assert nemo.server.left() == []
 
 
-def test_no_key_reaches_anything_that_is_kept(
-    nemo: NemoBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_key_reaches_anything_that_is_kept(nemo: NemoBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NEMO_KEY", "s3cret-cluster-key")
     nemo.server.key = "s3cret-cluster-key"
     nemo.content["nemo"]["api_key_env"] = "NEMO_KEY"

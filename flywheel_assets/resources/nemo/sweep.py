@@ -5,6 +5,9 @@ from __future__ import annotations
 from flywheel_assets.resources.nemo.work import Leftover, Say
 from flywheel_assets.settings import Settings
 
+# A sensor has a minute for all it does; what cannot be reached now stays for the next sweep.
+_PATIENCE_S = 5.0
+
 
 def sweep(settings: Settings, say: Say, *, min_idle_s: float) -> list[Leftover]:
     """End what no living run of this flywheel has used for so many seconds; nothing where the platform is another."""
@@ -12,4 +15,5 @@ def sweep(settings: Settings, say: Say, *, min_idle_s: float) -> list[Leftover]:
         return []
     from flywheel_assets.resources.nemo.v1 import NemoV1
 
-    return NemoV1(settings.nemo, settings.home).sweep(min_idle_s, say)
+    hurried = {"retry_s": min(settings.nemo.retry_s, _PATIENCE_S), "request_timeout_s": _PATIENCE_S}
+    return NemoV1(settings.nemo.model_copy(update=hurried), settings.home).sweep(min_idle_s, say)

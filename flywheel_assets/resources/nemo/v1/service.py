@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flywheel_assets.resources.nemo.ledger import Ledger
+from flywheel_assets.resources.nemo.errors import NemoError
+from flywheel_assets.resources.nemo.ledger import Ledger, Thing
 from flywheel_assets.resources.nemo.v1.connection import Connection
 from flywheel_assets.resources.nemo.v1.customizer import Customizer
 from flywheel_assets.resources.nemo.v1.datastore import Datastore
@@ -44,14 +45,20 @@ class NemoV1:
         for thing, idle_s in self.ledger.idle():
             if idle_s < min_idle_s:
                 continue
-            if thing.kind == KIND:
-                gone = self.deployments.sweep(thing.name, say)
-            else:
-                jobs = self.customizer.jobs if thing.kind == self.customizer.jobs.kind else self.evaluator.jobs
-                gone = jobs.sweep(thing.name, thing.remote, say)
+            try:
+                gone = self._end(thing, say)
+            except NemoError as error:
+                say(f"{thing.kind} {thing.remote or thing.name} is left for the next sweep: {error}")
+                continue
             if gone:
                 ended.append(Leftover(thing.kind, thing.remote or thing.name, idle_s))
         return ended
+
+    def _end(self, thing: Thing, say: Say) -> bool:
+        if thing.kind == KIND:
+            return self.deployments.sweep(thing.name, say)
+        jobs = self.customizer.jobs if thing.kind == self.customizer.jobs.kind else self.evaluator.jobs
+        return jobs.sweep(thing.name, thing.remote, say)
 
 
 def home_name(home: Path) -> str:
