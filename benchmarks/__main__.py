@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import cleaning, dataprep, decision_statistics, demo, elasticsearch, ingest, scoring, sensors
+from benchmarks import cleaning, dataprep, decision_statistics, demo, elasticsearch, ingest, nemo, scoring, sensors
 
 Line = dict[str, object]
 BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
@@ -24,6 +24,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "power_at_planned_n": lambda: [decision_statistics.bench_power()],
     "interval_coverage": lambda: [decision_statistics.bench_coverage()],
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
+    "nemo_parallel_ratio": lambda: [nemo.bench_parallel_ratio()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,
     "demo_wall_s": demo.bench_demo,

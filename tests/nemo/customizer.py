@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ _JOBS = "/v1/customization/jobs"
 
 @dataclass
 class Job:
-    """One customization job. `rows` are what it trains on; `lasts_s` how long it runs; `ended` when it was cancelled."""
+    """One customization job. `rows` are what it trains on; `lasts_s` how long it runs at least; `ended` when it was
+    cancelled, `finished` when it was first seen at its end. It does not reach that before `may_finish` says so."""
 
     id: str
     body: Json
@@ -34,13 +36,21 @@ class Job:
     stalls_at: float | None = None
     log: list[Json] = field(default_factory=list)
     ended: float | None = None
+    finished: float | None = None
+    may_finish: Callable[[Job], bool] = lambda job: True
     created_at: str = field(default_factory=now_text)
 
     def progress(self) -> float:
         """Percentage done."""
         elapsed = (self.ended or time.monotonic()) - self.created
         done = 100.0 if self.lasts_s <= 0 else min(100.0, 100.0 * elapsed / self.lasts_s)
-        return done if self.stalls_at is None else min(done, self.stalls_at)
+        if self.stalls_at is not None:
+            return min(done, self.stalls_at)
+        if done >= 100.0 and self.finished is None:
+            if not self.may_finish(self):
+                return 99.0
+            self.finished = time.monotonic()
+        return done
 
     def status(self) -> str:
         if self.ended is not None:
@@ -63,6 +73,7 @@ class Customizer:
         self.fails: dict[str, str] = {}
         self.stalls_at: float | None = None
         self.not_enough_resources = False
+        self.may_finish: Callable[[Job], bool] = lambda job: True
 
     def routes(self, routes: Routes) -> None:
         routes.add("POST", "/v1/customization/configs", self._create_config)
@@ -82,7 +93,7 @@ class Customizer:
     def finished_adapters(self, base_model: str) -> dict[str, float]:
         """Names of the adapters that were made of a model, with when each was finished (monotonic)."""
         return {
-            job.model: job.created + job.lasts_s
+            job.model: job.finished or 0.0
             for job in self.jobs.values()
             if job.status() == "completed" and self._base_of(job) == base_model
         }
@@ -145,6 +156,7 @@ class Customizer:
             rows=rows,
             fails=_fault_of(rows) or self.fails.get(base),
             stalls_at=self.stalls_at,
+            may_finish=lambda job: self.may_finish(job),
             log=[{"updated_at": now_text(), "message": "TrainingJobCreated", "detail": None}],
         )
         if self.not_enough_resources:

@@ -164,7 +164,10 @@ class Evaluator:
         return json.loads(text) if template.strip().endswith("tojson }}") or "tojson}}" in template else text
 
     def _text(self, template: str, **values: Any) -> str:
-        return self._templates.from_string(template).render(**values)
+        try:
+            return self._templates.from_string(template).render(**values)
+        except (jinja2.TemplateError, TypeError) as error:
+            raise Refused(422, f"template {template}: {error}") from None
 
     def _results(self, asked: Asked) -> Answered:
         job = self._find(asked)

@@ -114,6 +114,17 @@ def test_a_deployment_that_never_gets_ready_says_what_it_waited_for(server: Nemo
     assert server.left() == []
 
 
+def test_a_deletion_that_is_carried_out_late_is_made_good(server: NemoServer, make: Make) -> None:
+    server.deployments.deploy_s = 1.0
+    nemo = make()
+    with nemo.deployments.using(nim(), "run-1", silent):
+        deleting = threading.Timer(0.3, server.deployments.by_name.clear)
+        deleting.start()
+        nemo.deployments.await_model(nim(), MODEL, silent)
+        assert len(server.asked("POST", PATH)) == 2
+    assert server.left() == []
+
+
 def test_a_deployment_that_fails_says_why(server: NemoServer, make: Make) -> None:
     server.deployments.fails["meta-llama-3.2-1b-instruct"] = "ImagePullBackOff"
     with pytest.raises(JobFailed, match="ImagePullBackOff"):

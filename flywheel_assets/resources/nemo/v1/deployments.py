@@ -5,6 +5,7 @@ Several runs share one deployment; who lets go last shuts it down. A deployment 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,22 +59,23 @@ class Deployments:
 
         Raises JobFailed when it fails, or takes longer than `nemo.deploy_timeout_minutes` and `nemo.sync_timeout_minutes`.
         """
-        if nim.is_deployed_here:
-            self._await_ready(nim, say)
         timeout = 60 * self._connection.settings.sync_timeout_minutes
-        told = False
-        for waited in looks(self._connection.settings.poll_longest_s):
+        ready_at: float | None = None
+        for _ in looks(self._connection.settings.poll_longest_s):
+            if nim.is_deployed_here:
+                # At every look: a deployment that is deleted meanwhile would never list anything.
+                self._await_ready(nim, say)
+            if ready_at is None:
+                ready_at = time.monotonic()
+                say(f"{model}: waiting until the NIM proxy lists it")
             listed = self.served_models()
             if model in listed:
                 return
-            if waited > timeout:
+            if time.monotonic() - ready_at > timeout:
                 raise JobFailed(
                     f"{model} was not listed by {self._connection.settings.nim_url}/v1/models after {timeout / 60:g} "
                     f"minutes (nemo.sync_timeout_minutes); listed are {', '.join(listed) or 'none'}."
                 )
-            if not told:
-                say(f"{model}: waiting until the NIM proxy lists it")
-                told = True
 
     def served_models(self) -> list[str]:
         """What the NIM proxy lists."""
@@ -91,7 +93,11 @@ class Deployments:
         for waited in looks(self._connection.settings.poll_longest_s):
             deployment = self._retrieve(name)
             if deployment is None:
-                raise JobFailed(f"deployment {name} was deleted while it was waited for. Run it again.")
+                # A deletion that somebody asked for earlier, and that was carried out only now.
+                say(f"deployment {name} was deleted while it was waited for: requested again")
+                with self._alone(name):
+                    self._ensure(nim, say)
+                continue
             status, why = deployment.status_details.status, deployment.status_details.description or ""
             if status == _READY:
                 return
