@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -114,6 +118,23 @@ def test_a_second_run_asks_the_cluster_for_nothing(turned: Clone, server: NemoSe
     before = len(server.calls)
     assert json.loads(turned.flywheel("run", "--json").stdout)["materialized"] == []
     assert len(server.calls) == before
+
+
+def test_ctrl_c_reaches_the_training_in_the_cluster(turned: Clone, server: NemoServer, tmp_path: Path) -> None:
+    before = set(server.customizer.jobs)
+    server.customizer.may_finish = lambda job: False
+    turned.flywheel("ingest", str(write_ticket_records(tmp_path / "more.jsonl", 90, workload="more")))
+    with turned.start("run", "more", "--candidate", "meta-small", stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not server.customizer.alive():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    (job,) = (server.customizer.jobs[name] for name in set(server.customizer.jobs) - before)
+    assert job.status() == "cancelled"
+    assert server.left() == []
 
 
 def model_of(job: Evaluation) -> str:

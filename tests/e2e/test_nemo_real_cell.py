@@ -1,7 +1,5 @@
 """One cell on the test server with a real training and real answers behind it ends with the scores of this machine."""
 
-from __future__ import annotations
-
 import json
 import threading
 from pathlib import Path

@@ -151,6 +151,13 @@ def test_a_training_that_stalls_is_ended_with_its_last_word(server: NemoServer, 
     assert server.left() == []
 
 
+def test_a_training_that_takes_too_long_is_ended(server: NemoServer, make: Make, files: Files) -> None:
+    server.customizer.training_s = 30.0
+    with pytest.raises(JobFailed, match=r"took longer than 0.01 minutes"):
+        train(make(), files, settings=SETTINGS.model_copy(update={"timeout_minutes": 0.01}))
+    assert server.left() == []
+
+
 def test_a_cluster_without_room_is_said_to_be_full(server: NemoServer, make: Make, files: Files) -> None:
     server.customizer.training_s, server.customizer.not_enough_resources = 5.0, True
     with pytest.raises(NotEnoughResources, match=r"NotEnoughResources .*Insufficient nvidia.com/gpu"):

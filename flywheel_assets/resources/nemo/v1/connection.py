@@ -6,6 +6,7 @@ whose answer was lost may have been obeyed, so whoever creates something says ho
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import httpx
 import nemo_microservices
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import disable_progress_bars
 from nemo_microservices import NeMoMicroservices
 
 from flywheel_assets.resources.nemo.errors import NemoUnauthorized, NemoUnreachable, refusal
@@ -55,6 +57,9 @@ class Connection:
     @cached_property
     def hub(self) -> HfApi:
         """The client of the Data Store's Hugging Face API."""
+        # It would tell at every upload that open files do not go the Xet way, which is why they are open, and draw bars.
+        logging.getLogger("huggingface_hub._commit_api").setLevel(logging.ERROR)
+        disable_progress_bars()
         return HfApi(
             endpoint=f"{self.settings.datastore_url}/v1/hf",
             token=self._secret(self.settings.datastore_token_env) or _ANY_TOKEN,
@@ -98,8 +103,7 @@ class Connection:
             try:
                 return call()
             except Exception as error:
-                asked = self._worth_repeating(what, error)
-                pause = backoff(tries, asked if asked >= 0 else None)
+                pause = backoff(tries, self._worth_repeating(what, error))
                 if time.monotonic() + pause > deadline:
                     raise NemoUnreachable(
                         f"{what}: {self._hidden(str(error))} ({tries + 1} tries). Is the cluster up? The next run goes on "
@@ -110,16 +114,16 @@ class Connection:
             if find is not None and (found := self.do(what, find, for_s=max(0.0, deadline - time.monotonic()))) is not None:
                 return found
 
-    def _worth_repeating(self, what: str, error: Exception) -> float:
-        """Seconds the server asked to wait, -1 where it did not say; raises what is not worth repeating."""
+    def _worth_repeating(self, what: str, error: Exception) -> float | None:
+        """Seconds the server asked to wait, None where it did not say; raises what is not worth repeating."""
         if isinstance(error, nemo_microservices.APIConnectionError | httpx.TransportError):
-            return -1
+            return None
         response = _response_of(error)
         if response is None:
             raise error
         if response.status_code == _TOO_MANY or response.status_code >= _SERVER_FAULT:
             asked = response.headers.get("retry-after", "")
-            return float(asked) if asked.replace(".", "", 1).isdigit() else -1
+            return float(asked) if asked.replace(".", "", 1).isdigit() else None
         raise refusal(response.status_code, what, self._hidden(_said(response))) from error
 
     def _hidden(self, text: str) -> str:

@@ -41,7 +41,7 @@ class Customizer:
         config = self._ensure_config(order.nim)
         with self.jobs.owned(order.inputs, order.owner, lambda: self._create(config, order), say) as job:
             assert job.id is not None
-            details = self._ended(job.id, say)
+            details = self._ended(job.id, order.settings.timeout_minutes, say)
             # The name it is served under is the service's to say, and known once it was accepted.
             return _customized(job, details)
 
@@ -76,12 +76,12 @@ class Customizer:
     def _create(self, config: str, order: CustomizationOrder) -> CustomizationJob:
         return self._connection.api.customization.jobs.create(**job_body(config, order, self._connection.settings.namespace))
 
-    def _ended(self, job: str, say: Say) -> CustomizationStatusDetails:
+    def _ended(self, job: str, timeout_minutes: float, say: Say) -> CustomizationStatusDetails:
         """The status of a job that is done, with a line whenever it got on."""
         settings = self._connection.settings
         stall, no_room = Stall(), Stall()
         told = -1.0
-        for _ in looks(settings.poll_longest_s):
+        for waited in looks(settings.poll_longest_s):
             details = self._connection.do(
                 f"status of customization job {job}", lambda: self._connection.api.customization.jobs.status(job)
             )
@@ -95,6 +95,8 @@ class Customizer:
             if done > told:
                 told = done
                 say(_progress_line(job, details))
+            if waited >= 60 * timeout_minutes:
+                raise self.jobs.failed(job, f"took longer than {timeout_minutes:g} minutes (training.timeout_minutes).")
             if _lacks_room(details) and no_room.for_s >= 60 * settings.resources_timeout_minutes:
                 raise NotEnoughResources(
                     f"customization job {job}: NotEnoughResources ({_last_word(details)}). Free GPUs in the cluster, or "
