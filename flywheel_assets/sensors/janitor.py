@@ -23,7 +23,7 @@ def janitor_sensor() -> dg.SensorDefinition:
         drafts = flywheel.artifacts.sweep_drafts()
         settings = flywheel.settings
         # A new run may still take up what a killed one started; only later is it rubbish.
-        ended = sweep(settings, context.log.info, min_idle_s=60 * settings.nemo.adopt_minutes)
+        ended = sweep(settings, context.log.info, min_idle_s=60 * settings.nemo.adopt_minutes, rediscover=True)
         left = f", {len(ended)} things ended in the cluster" if settings.platform == "nemo" else ""
         return dg.SkipReason(f"{len(buried)} dead runs reported, {drafts} abandoned drafts removed{left}.")
 

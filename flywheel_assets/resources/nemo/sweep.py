@@ -9,11 +9,14 @@ from flywheel_assets.settings import Settings
 _PATIENCE_S = 5.0
 
 
-def sweep(settings: Settings, say: Say, *, min_idle_s: float) -> list[Leftover]:
-    """End what no living run of this flywheel has used for so many seconds; nothing where the platform is another."""
-    if settings.platform != "nemo" or not (settings.home / "nemo.sqlite").exists():
+def sweep(settings: Settings, say: Say, *, min_idle_s: float, rediscover: bool = False) -> list[Leftover]:
+    """End what no living run of this flywheel has used for so many seconds; nothing where the platform is another.
+
+    `rediscover` asks the cluster too, for what a lost ledger forgot.
+    """
+    if settings.platform != "nemo" or not (rediscover or (settings.home / "nemo.sqlite").exists()):
         return []
     from flywheel_assets.resources.nemo.v1 import NemoV1
 
     hurried = {"retry_s": min(settings.nemo.retry_s, _PATIENCE_S), "request_timeout_s": _PATIENCE_S}
-    return NemoV1(settings.nemo.model_copy(update=hurried), settings.home).sweep(min_idle_s, say)
+    return NemoV1(settings.nemo.model_copy(update=hurried), settings.home).sweep(min_idle_s, say, rediscover=rediscover)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -173,6 +174,20 @@ def test_what_cannot_be_ended_is_left_to_the_sweep_which_ends_it(server: NemoSer
     (ended,) = nemo.sweep(0, silent)
     assert (ended.kind, ended.name) == ("deployment", "meta-llama-3.2-1b-instruct")
     assert server.left() == []
+
+
+def test_what_a_lost_ledger_forgot_is_found_by_its_mark_and_others_things_are_not(
+    server: NemoServer, make: Make, tmp_path: Path
+) -> None:
+    with make("theirs").deployments.using(nim(model_name="meta/other"), "run-9", silent):
+        server.faults = [Fault(500, path=PATH, method="DELETE", times=99)]
+        use(make())
+        server.faults.clear()
+        (tmp_path / "home" / "nemo.sqlite").unlink()
+        assert make().sweep(0, silent) == []
+        (ended,) = make().sweep(0, silent, rediscover=True)
+        assert ended.name == "meta-llama-3.2-1b-instruct"
+        assert server.left() == ["dfwbp/meta-other"]
 
 
 def test_what_is_in_use_is_never_swept(server: NemoServer, make: Make) -> None:

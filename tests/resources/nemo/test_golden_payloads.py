@@ -61,7 +61,7 @@ def test_our_deployment_differs_where_said() -> None:
 
 def test_our_customization_job_differs_where_said() -> None:
     order = CustomizationOrder(nim(), "flywheel-train-2", SETTINGS, "a" * 32, "run-1")
-    found = differences(GOLDEN["customization_job"], job_body("dfwbp/config", order, "dfwbp"))
+    found = differences(GOLDEN["customization_job"], job_body("dfwbp/config", order, "dfwbp", {"flywheel_run": "run-1"}))
     assert (
         sorted({path.split(".")[0] if path.startswith("dataset") else path for path in found})
         == (GOLDEN["differs"]["customization_job"])

@@ -14,7 +14,7 @@ from flywheel_assets.resources.nemo.errors import JobStalled, NotEnoughResources
 from flywheel_assets.resources.nemo.ledger import Ledger
 from flywheel_assets.resources.nemo.polling import Stall, looks
 from flywheel_assets.resources.nemo.v1.connection import Connection
-from flywheel_assets.resources.nemo.v1.jobs import DONE, INPUTS_FIELD, RUN_FIELD, Jobs
+from flywheel_assets.resources.nemo.v1.jobs import DONE, Jobs
 from flywheel_assets.resources.nemo.work import CustomizationOrder, CustomizedModel, Say
 from flywheel_assets.settings import Nim
 
@@ -25,12 +25,13 @@ _LISTED = 100
 class Customizer:
     """Customization jobs of one namespace."""
 
-    def __init__(self, connection: Connection, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, ledger: Ledger, home: str) -> None:
         self._connection = connection
         self.jobs: Jobs[CustomizationJob] = Jobs(
             "customization",
             connection,
             ledger,
+            home,
             retrieve=lambda job: connection.api.customization.jobs.retrieve(job),
             listed=self._listed,
             cancel=lambda job: connection.api.customization.jobs.cancel(job),
@@ -74,7 +75,9 @@ class Customizer:
         return f"{namespace}/{name}"
 
     def _create(self, config: str, order: CustomizationOrder) -> CustomizationJob:
-        return self._connection.api.customization.jobs.create(**job_body(config, order, self._connection.settings.namespace))
+        marks = self.jobs.marks(order.inputs, order.owner)
+        body = job_body(config, order, self._connection.settings.namespace, marks)
+        return self._connection.api.customization.jobs.create(**body)
 
     def _ended(self, job: str, timeout_minutes: float, say: Say) -> CustomizationStatusDetails:
         """The status of a job that is done, with a line whenever it got on."""
@@ -132,7 +135,7 @@ def config_body(nim: Nim) -> dict[str, Any]:
     }
 
 
-def job_body(config: str, order: CustomizationOrder, namespace: str) -> dict[str, Any]:
+def job_body(config: str, order: CustomizationOrder, namespace: str, marks: dict[str, str]) -> dict[str, Any]:
     """What a customization job is made of. Its model is named `<base>@<job>`, the same for the same inputs."""
     settings = order.settings
     name = f"{order.nim.deployment_name}-{order.inputs[:16]}"
@@ -152,7 +155,7 @@ def job_body(config: str, order: CustomizationOrder, namespace: str) -> dict[str
             "seed": settings.seed,
             "lora": {"adapter_dim": settings.adapter_dim, "adapter_dropout": settings.adapter_dropout},
         },
-        "custom_fields": {INPUTS_FIELD: order.inputs, RUN_FIELD: order.owner},
+        "custom_fields": marks,
     }
 
 

@@ -20,14 +20,15 @@ from flywheel_assets.resources.nemo.ledger import Ledger
 from flywheel_assets.resources.nemo.polling import looks
 from flywheel_assets.resources.nemo.v1.connection import SHORT_S, Connection
 from flywheel_assets.resources.nemo.v1.datastore import Datastore
+from flywheel_assets.resources.nemo.v1.jobs import HOME_FIELD
 from flywheel_assets.resources.nemo.work import Say
 from flywheel_assets.settings import NimImage
 
 KIND = "deployment"
-_HOME_FIELD = "flywheel_home"
 _READY = "ready"
 _ENDED = frozenset({"failed", "cancelled"})
 _EXISTS = "already exists"
+_LISTED = 100
 
 
 class Deployments:
@@ -82,6 +83,14 @@ class Deployments:
         url = f"{self._connection.settings.nim_url}/v1/models"
         content = self._connection.do(f"GET {url}", lambda: self._connection.get(url))
         return [str(entry["id"]) for entry in content.get("data", ())]
+
+    def rediscover(self) -> None:
+        """Write down deployments of this flywheel that its ledger does not know: it may have been lost."""
+        deployments = self._connection.api.deployment.model_deployments
+        for one in self._connection.do("list of deployments", lambda: list(deployments.list(page_size=_LISTED))):
+            here = one.namespace == self._datastore.namespace and self._is_ours(one)
+            if here and one.name and self._ledger.thing(KIND, one.name) is None:
+                self._ledger.note(KIND, one.name)
 
     def sweep(self, name: str, say: Say) -> bool:
         """End a deployment no living run uses; whether it is gone."""
@@ -182,7 +191,7 @@ class Deployments:
         return self._connection.do(f"deployment {name}", look)
 
     def _is_ours(self, deployment: ModelDeployment) -> bool:
-        return (deployment.custom_fields or {}).get(_HOME_FIELD) == self._home
+        return (deployment.custom_fields or {}).get(HOME_FIELD) == self._home
 
     def _alone(self, name: str) -> FileLock:
         """One process at a time starts or ends a deployment; waiting for it to be ready is nobody's secret."""
@@ -203,7 +212,7 @@ def deployment_body(nim: NimImage, namespace: str, home: str) -> dict[str, Any]:
         "name": nim.deployment_name,
         "namespace": namespace,
         "config": {"model": nim.model_name, "nim_deployment": deployment},
-        "custom_fields": {_HOME_FIELD: home},
+        "custom_fields": {HOME_FIELD: home},
     }
 
 

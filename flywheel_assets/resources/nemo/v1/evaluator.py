@@ -18,7 +18,7 @@ from flywheel_assets.resources.nemo.polling import Stall, looks
 from flywheel_assets.resources.nemo.v1 import eval_configs
 from flywheel_assets.resources.nemo.v1.connection import Connection
 from flywheel_assets.resources.nemo.v1.datastore import Datastore
-from flywheel_assets.resources.nemo.v1.jobs import DONE, INPUTS_FIELD, RUN_FIELD, Jobs
+from flywheel_assets.resources.nemo.v1.jobs import DONE, Jobs
 from flywheel_assets.resources.nemo.v1.rows import EVAL_FILE, eval_file, eval_groups, read_predictions
 from flywheel_assets.resources.nemo.work import Evaluated, EvaluationOrder, Say
 from flywheel_assets.settings import NemoSettings
@@ -31,12 +31,13 @@ Progress = Callable[[int], None]
 class Evaluator:
     """Evaluation jobs of one namespace."""
 
-    def __init__(self, connection: Connection, datastore: Datastore, ledger: Ledger) -> None:
+    def __init__(self, connection: Connection, datastore: Datastore, ledger: Ledger, home: str) -> None:
         self._connection, self._datastore = connection, datastore
         self.jobs: Jobs[EvaluationJob] = Jobs(
             "evaluation",
             connection,
             ledger,
+            home,
             retrieve=lambda job: connection.api.evaluation.jobs.retrieve(job),
             listed=self._listed,
             cancel=lambda job: connection.api.evaluation.jobs.cancel(job),
@@ -50,9 +51,9 @@ class Evaluator:
 
         def create() -> EvaluationJob:
             body: Any = {"config": _with_keys(config, self._connection.settings), "target": target}
-            fields: dict[str, object] = {INPUTS_FIELD: inputs, RUN_FIELD: order.owner}
+            marks: dict[str, object] = {**self.jobs.marks(inputs, order.owner)}
             return self._connection.api.evaluation.jobs.create(
-                **body, namespace=self._datastore.namespace, custom_fields=fields
+                **body, namespace=self._datastore.namespace, custom_fields=marks
             )
 
         with self.jobs.owned(inputs, order.owner, create, say) as job:

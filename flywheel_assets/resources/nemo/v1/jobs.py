@@ -19,6 +19,7 @@ DONE = frozenset({"completed", "ready"})
 # Jobs carry these, so that they are found by another process and told from other people's.
 INPUTS_FIELD = "flywheel_inputs"
 RUN_FIELD = "flywheel_run"
+HOME_FIELD = "flywheel_home"
 
 
 class RemoteJob(Protocol):
@@ -51,13 +52,14 @@ class Jobs(Generic[J]):
         kind: str,
         connection: Connection,
         ledger: Ledger,
+        home: str,
         *,
         retrieve: Callable[[str], J],
         listed: Callable[[], Iterator[J]],
         cancel: Callable[[str], object],
     ) -> None:
         self.kind = kind
-        self._connection, self._ledger = connection, ledger
+        self._connection, self._ledger, self._home = connection, ledger, home
         self._retrieve, self._listed, self._cancel = retrieve, listed, cancel
 
     def retrieve(self, job: str) -> J:
@@ -110,6 +112,19 @@ class Jobs(Generic[J]):
                 return True
             remote = found.id
         return self.end(inputs, remote, say)
+
+    def marks(self, inputs: str, owner: str) -> dict[str, str]:
+        """What is written on a job, so that it is known again."""
+        return {INPUTS_FIELD: inputs, RUN_FIELD: owner, HOME_FIELD: self._home}
+
+    def rediscover(self) -> None:
+        """Write down living jobs of this flywheel that its ledger does not know: it may have been lost."""
+        for job in self._connection.do(f"list of {self.kind} jobs", lambda: list(self._listed())):
+            fields = job.custom_fields or {}
+            inputs = str(fields.get(INPUTS_FIELD) or "")
+            ours = fields.get(HOME_FIELD) == self._home and job.status in ALIVE
+            if ours and inputs and job.id is not None and self._ledger.thing(self.kind, inputs) is None:
+                self._ledger.note(self.kind, inputs, job.id)
 
     def failed(self, job: str, why: str) -> JobFailed:
         """The error for a job that ended badly."""

@@ -25,9 +25,10 @@ class NemoV1:
         self.ledger = Ledger(home / "nemo.sqlite")
         self.connection = Connection(settings, strict=strict)
         self.datastore = Datastore(self.connection)
-        self.customizer = Customizer(self.connection, self.ledger)
-        self.deployments = Deployments(self.connection, self.datastore, self.ledger, home_name(home), home / "locks")
-        self.evaluator = Evaluator(self.connection, self.datastore, self.ledger)
+        name = home_name(home)
+        self.customizer = Customizer(self.connection, self.ledger, name)
+        self.deployments = Deployments(self.connection, self.datastore, self.ledger, name, home / "locks")
+        self.evaluator = Evaluator(self.connection, self.datastore, self.ledger, name)
 
     def customize(
         self, nim: Nim, files: Files, settings: TrainingSettings, *, inputs: str, owner: str, say: Say
@@ -39,9 +40,19 @@ class NemoV1:
         order = CustomizationOrder(nim, dataset, settings, inputs, owner)
         return self.customizer.customize(order, say), rows
 
-    def sweep(self, min_idle_s: float, say: Say) -> list[Leftover]:
-        """End what no living run has used for so long; what was ended. What cannot be reached stays for the next sweep."""
+    def sweep(self, min_idle_s: float, say: Say, *, rediscover: bool = False) -> list[Leftover]:
+        """End what no living run has used for so long; what was ended. What cannot be reached stays for the next sweep.
+
+        `rediscover` also looks in the cluster for what is marked as this flywheel's and unknown to its ledger; it counts as
+        idle from now on.
+        """
         ended = []
+        if rediscover:
+            try:
+                for service in (self.deployments, self.customizer.jobs, self.evaluator.jobs):
+                    service.rediscover()
+            except NemoError as error:
+                say(f"the cluster was not searched for what the ledger does not know: {error}")
         for thing, idle_s in self.ledger.idle():
             if idle_s < min_idle_s:
                 continue
