@@ -17,7 +17,7 @@ import httpx
 import nemo_microservices
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from nemo_microservices import NeMoMicroservices
 
 from flywheel_assets.resources.nemo.errors import NemoUnauthorized, NemoUnreachable, refusal
