@@ -16,6 +16,7 @@ from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
 from flywheel_assets.settings import Candidate, Gate, Settings, WorkloadSettings
+from flywheel_assets.settings.nemo import CustomizerConfig, NemoJudge, Nim
 from flywheel_assets.settings.prices import Price
 
 PAGE = Path(__file__).with_name("settings.md")
@@ -47,6 +48,10 @@ def page() -> str:
         parts += [f"## `{name}:`\n", _about(section), _table(section)]
         if name == "decision":
             parts += ["### `decision.gates:` (a list)\n", _about(Gate), _table(Gate)]
+        if name == "nemo":
+            parts += ["### `nemo.judge:`\n", _about(NemoJudge), _table(NemoJudge)]
+            parts += ["## `nims:` (a list)\n", _about(Nim), _table(Nim)]
+            parts += ["### `nims[].customizer_configs:`\n", _about(CustomizerConfig), _table(CustomizerConfig)]
     parts += ["## `prices.<name>:`\n", _about(Price), _table(Price)]
     parts += ["## `workloads.<slug>:`\n", _about(WorkloadSettings), _table(WorkloadSettings)]
     return "\n".join(parts)
@@ -55,7 +60,7 @@ def page() -> str:
 def every_key() -> Iterator[tuple[str, FieldInfo]]:
     """Every key a user may set, as `Model.key`."""
     sections = [section for field in Settings.model_fields.values() if (section := _section(field)) is not None]
-    for model in (Settings, Candidate, *sections, Gate, Price, WorkloadSettings):
+    for model in (Settings, Candidate, *sections, NemoJudge, Nim, CustomizerConfig, Gate, Price, WorkloadSettings):
         for name, field in model.model_fields.items():
             if not field.exclude and _section(field) is None:
                 yield f"{model.__name__}.{name}", field

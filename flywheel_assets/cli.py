@@ -257,6 +257,25 @@ def doctor(as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
+@app.command("import-config")
+def import_config_command(
+    file: Annotated[Path, typer.Argument(help="A config.yaml of the reference workflow.")],
+    to: Annotated[Path | None, typer.Option("--out", help="Default: flywheel.yaml in this folder.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a flywheel.yaml for `platform: nemo` of a blueprint's config.yaml, and list what has no equivalent."""
+    from flywheel_assets.cli_import import default_target, import_config
+    from flywheel_assets.tables import print_conversion
+
+    target = to or default_target()
+    done = import_config(file, target, overwrite=force)
+    if as_json:
+        _print_json({"file": str(target), "content": done.content, "notes": [list(note) for note in done.notes]})
+    else:
+        print_conversion(done, target, out)
+
+
 @app.command()
 def demo(
     full: Annotated[bool, typer.Option("--full", help="Adds a text workload made from the same rows.")] = False,

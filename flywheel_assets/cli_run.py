@@ -14,6 +14,7 @@ from rich.markup import escape
 from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.planner import Plan, is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.nemo.sweep import sweep
 from flywheel_assets.resources.status import status_of
 from flywheel_assets.run_worker import ForkedWorkers
 from flywheel_assets.runner import Choice, RunReport, Say, current_plan, describe_item, turn
@@ -28,7 +29,12 @@ def run_plan(
     flywheel = Flywheel.at_home(settings)
     choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
     workers = ForkedWorkers(settings.file, progress_on_stderr=out.stderr)
-    return turn(instance, flywheel, workers, choice, _stamped(out))
+    say = _stamped(out)
+    try:
+        return turn(instance, flywheel, workers, choice, say)
+    finally:
+        # Workers end what they started; what a killed one left is taken up by this turn, or ended here.
+        sweep(settings, say, min_idle_s=0)
 
 
 def print_plan(

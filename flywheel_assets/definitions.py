@@ -4,7 +4,7 @@
 `build_defs` into another code location with `dg.Definitions.merge`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -35,7 +35,7 @@ def build_defs(
     `resource_overrides` replaces resources by name (`flywheel`, `platform`): the seam for tests and for other platforms.
     """
     flywheel = Flywheel.at_home(settings)
-    resources: dict[str, Any] = {"flywheel": flywheel, "platform": LocalPlatform.of(settings)}
+    resources: dict[str, Any] = {"flywheel": flywheel, "platform": _platform(settings)}
     return dg.Definitions(
         assets=[
             *capture_assets(settings),
@@ -54,6 +54,21 @@ def build_defs(
         executor=dg.in_process_executor,
         loggers=loggers,
     )
+
+
+def _platform(settings: Settings) -> Any:
+    if settings.platform == "local":
+        return LocalPlatform.of(settings)
+    # Imported here: whoever works on this machine needs none of it.
+    from flywheel_assets.resources.nemo.platform import NemoPlatform
+
+    @dg.resource(description="A NeMo cluster. What a run deployed there is given back when the run ends, however it ends.")
+    def nemo_platform(context: dg.InitResourceContext) -> Iterator[NemoPlatform]:
+        assert context.log is not None
+        with NemoPlatform.of(settings, context.log.info).run() as platform:
+            yield platform
+
+    return nemo_platform
 
 
 def _store_sensors(settings: Settings) -> list[dg.SensorDefinition]:

@@ -151,14 +151,20 @@ def _narrowed(current: Plan, choice: Choice) -> Plan:
 
 
 def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) -> list[Batch]:
-    """What may start beside what runs: free threads, and one training at a time on this machine."""
+    """What may start beside what runs: free threads, and one training at a time on this machine (a cluster queues them)."""
     found: list[Batch] = []
-    room = flywheel.settings.local.parallel_runs - len(running)
+    settings = flywheel.settings
+    in_cluster = settings.platform == "nemo"
+    room = (settings.nemo if in_cluster else settings.local).parallel_runs - len(running)
     training = any(batch.lane is Lane.CUSTOMIZE for batch in running)
-    for batch in batches(current, busy=[batch.identity for batch in running]):
+    possible = batches(current, busy=[batch.identity for batch in running])
+    if in_cluster:
+        # Lanes of one cell next to each other: they share a deployment, and one that waits for room would start it twice.
+        possible.sort(key=lambda batch: batch.partition)
+    for batch in possible:
         if room <= len(found):
             break
-        if batch.lane is Lane.CUSTOMIZE:
+        if batch.lane is Lane.CUSTOMIZE and not in_cluster:
             if training:
                 continue
             training = True

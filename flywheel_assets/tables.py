@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -139,6 +140,18 @@ def print_findings(findings: Sequence[Any], out: Console) -> None:
         mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
         table.add_row(mark, finding.what, escape(finding.found), escape(finding.advice))
     out.print(table)
+
+
+def print_conversion(done: Any, target: Path, out: Console) -> None:
+    """`flywheel import-config`."""
+    out.print(
+        f"{target} written: {len(done.content['nims'])} candidates. `flywheel doctor` looks at the cluster.", markup=False
+    )
+    if done.notes:
+        table = Table("not carried over as it was", "why, or what to look at")
+        for key, why in done.notes:
+            table.add_row(escape(key), escape(why))
+        out.print(table)
 
 
 def _print_decision(decision: Json | None, out: Console) -> None:

@@ -26,7 +26,19 @@ def clone(tmp_path: Path) -> Clone:
 
 def test_help_names_every_command_and_where_to_start(clone: Clone) -> None:
     out = clone.flywheel("--help").stdout
-    for command in ("ingest", "run", "status", "plan", "approve", "reject", "rollback", "serve", "doctor", "demo"):
+    for command in (
+        "ingest",
+        "run",
+        "status",
+        "plan",
+        "approve",
+        "reject",
+        "rollback",
+        "serve",
+        "doctor",
+        "demo",
+        "import-config",
+    ):
         assert command in out
     assert "flywheel ingest FILE" in " ".join(out.split())
 

@@ -13,7 +13,7 @@ from flywheel_assets.assets.evaluation_page import EXAMPLES_FILE, REPORT_FILE, d
 from flywheel_assets.assets.judging import judge_bench, judge_checks
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
-from flywheel_assets.assets.training import ADAPTER_GGUF, skipped, trained_row_ids
+from flywheel_assets.assets.training import adapter_of, skipped, trained_row_ids
 from flywheel_assets.core import graph
 from flywheel_assets.core.costs import cost_per_1k
 from flywheel_assets.core.datasets import iter_training_rows, read_eval_rows
@@ -161,7 +161,7 @@ def _examine_variant(work: Work, platform: Platform, variant: Variant) -> Mappin
     adapter = work.upstream(graph.ADAPTER)
     if adapter.state == "skipped":
         return skipped(work, name, adapter.reason or "no adapter")
-    if adapter.summary["gguf_sha256"] is None:
+    if adapter_of(adapter) is None:
         return skipped(work, name, f"llama.cpp cannot load this adapter: {adapter.summary['gguf_reason']}")
     return _examine(work, platform, name, rows, kind, variant, adapter=adapter)
 
@@ -186,13 +186,13 @@ def _examine(
     evaluation = settings.evaluation_for(work.partition.workload)
     candidate = teacher or settings.candidate(work.partition.candidate)
     who = TEACHER_ID if teacher else variant
-    gguf = None if adapter is None else adapter.path / ADAPTER_GGUF
+    tuned = None if adapter is None else adapter_of(adapter)
     # Before anything is asked: a metric of another package or a judge that cannot be used must not be found out at the end.
     definitions = {metric.name: metric.definition for metric in metrics_for(kind)}
     bench = judge_bench(work, name, kind)
     work.context.log.info(f"{who}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
-    with platform.deployed(candidate, adapter=gguf, owner=work.context.run_id) as endpoint:
+    with platform.deployed(candidate, adapter=tuned, owner=work.context.run_id) as endpoint:
         if adapter is not None and not endpoint.can_load_adapter:
             return skipped(work, name, f"the endpoint of '{candidate.id}' cannot load our adapter")
         predictions = platform.ask(
@@ -249,6 +249,7 @@ def _what_was_served(endpoint: Endpoint) -> Json:
         "model_identity": endpoint.model_identity,
         "template_identity": endpoint.template_identity,
         "adapter_identity": endpoint.adapter_identity,
+        **({"remarks": dict(endpoint.remarks)} if endpoint.remarks else {}),
     }
 
 
@@ -285,7 +286,7 @@ def _unseen(adapter: Artifact, rows: Sequence[EvalRow]) -> CheckOutcome:
 
 def _served_matches_trained(adapter: Artifact, served: Json) -> CheckOutcome:
     expected = {
-        "adapter_identity": adapter.summary["gguf_sha256"],
+        "adapter_identity": adapter.summary.get("remote_model") or adapter.summary["gguf_sha256"],
         "template_identity": adapter.summary["template_sha256"],
     }
     wrong = [key for key, value in expected.items() if served[key] != value]

@@ -19,12 +19,15 @@ from flywheel_assets.core.plots import loss_curve_png
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.platform import Platform, TrainingOrder
+from flywheel_assets.resources.platform import Adapter, Platform, TrainingOrder
+from flywheel_assets.resources.serving.endpoint import GATEWAY_TEMPLATE
+from flywheel_assets.resources.training import HostedAdapter, TrainedAdapter
 from flywheel_assets.settings import Candidate, FinetuneMode, Settings
 
 REPORT_FILE = "training.json"
 ADAPTER_DIR = "adapter"
 ADAPTER_GGUF = "adapter.gguf"
+REMOTE_FILE = "remote.json"
 
 
 def training_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -59,7 +62,8 @@ def training_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             check_spec("loss_finite", graph.ADAPTER, "Every logged loss is a finite number.", settings),
             check_spec("improves_validation", graph.ADAPTER, "Loss on validation rows fell.", settings, blocking=False),
         ],
-        pool=GPU_POOL,
+        # A cluster queues trainings by itself.
+        pool=GPU_POOL if settings.platform == "local" else None,
     )
     def adapter(
         context: dg.AssetExecutionContext, flywheel: dg.ResourceParam[Flywheel], platform: dg.ResourceParam[Platform]
@@ -130,24 +134,44 @@ def _train(work: Work, platform: Platform) -> Mapping[str, Outcome]:
             settings=flywheel.settings.training_for(partition.workload, partition.candidate),
             out_dir=work_dir / "out",
             work_dir=work_dir,
+            inputs_key=work.inputs[graph.ADAPTER].key,
         ),
     )
-    shutil.copytree(trained.adapter_dir, draft / ADAPTER_DIR)
-    if trained.gguf is not None:
-        shutil.copyfile(trained.gguf, draft / ADAPTER_GGUF)
+    identities = _kept(trained, draft)
     report: Json = {**trained.report, "trained_on": train.version, "model_busy": (started, time.time())}
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
     # Copied into the draft; the checkpoints have done their work.
     shutil.rmtree(work_dir, ignore_errors=True)
-    weights = _sha256(draft / ADAPTER_DIR / "adapter_model.safetensors")
+    summary = {key: value for key, value in report.items() if key != "row_ids"} | identities
+    return {graph.ADAPTER: Outcome(Made(identities["weights_sha256"][:32], summary), _checks(report))}
+
+
+def _kept(trained: TrainedAdapter, draft: Path) -> Json:
+    """Put the adapter into the draft, or what names it where it lies elsewhere; what tells it from any other."""
+    if trained.adapter_dir is None:
+        named = {"remote_model": trained.remote_model, "customization_job": trained.report.get("customization_job")}
+        encoded = orjson.dumps(named, option=orjson.OPT_SORT_KEYS)
+        (draft / REMOTE_FILE).write_bytes(encoded)
+        # No weights to hash: the name they are served under and the job that made them stand for them.
+        stand_in = hashlib.sha256(encoded).hexdigest()
+        return {**named, "weights_sha256": stand_in, "gguf_sha256": None, "template_sha256": GATEWAY_TEMPLATE}
+    shutil.copytree(trained.adapter_dir, draft / ADAPTER_DIR)
+    if trained.gguf is not None:
+        shutil.copyfile(trained.gguf, draft / ADAPTER_GGUF)
     template = (draft / ADAPTER_DIR / "chat_template.jinja").read_text(encoding="utf-8")
-    summary = {key: value for key, value in report.items() if key != "row_ids"}
-    summary |= {
-        "weights_sha256": weights,
+    return {
+        "remote_model": None,
+        "weights_sha256": _sha256(draft / ADAPTER_DIR / "adapter_model.safetensors"),
         "gguf_sha256": None if trained.gguf is None else _sha256(draft / ADAPTER_GGUF),
         "template_sha256": hashlib.sha256(template.encode()).hexdigest(),
     }
-    return {graph.ADAPTER: Outcome(Made(weights[:32], summary), _checks(report))}
+
+
+def adapter_of(artifact: Artifact) -> Adapter | None:
+    """The adapter a platform can serve; None where there is only one that llama.cpp cannot load."""
+    if (remote := artifact.summary.get("remote_model")) is not None:
+        return HostedAdapter(remote)
+    return None if artifact.summary["gguf_sha256"] is None else artifact.path / ADAPTER_GGUF
 
 
 def trained_row_ids(artifact: Artifact) -> set[str]:

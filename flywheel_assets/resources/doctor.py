@@ -16,9 +16,10 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.judge.choice import JudgeError, read_labels
 from flywheel_assets.resources.model_identity import model_path
+from flywheel_assets.resources.nemo.health import examine_cluster
 from flywheel_assets.resources.serving import RemoteModel, Serving, ServingError, remote_endpoint
 from flywheel_assets.resources.sources import CheckedSource, SourceError, enabled_sources
-from flywheel_assets.settings import Candidate, JudgeSettings, Settings
+from flywheel_assets.settings import Candidate, Engine, JudgeSettings, Settings
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo")
 _SERVING_PACKAGES = ("xllamacpp",)
@@ -46,6 +47,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_packages(settings),
         *_stores(settings),
         *_sources(settings),
+        *_cluster(settings),
         *_candidates(settings),
         *_judges(settings),
     ]
@@ -62,7 +64,7 @@ def _machine(settings: Settings) -> Iterator[Finding]:
 
 def _packages(settings: Settings) -> Iterator[Finding]:
     yield Finding("base packages", True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _BASE_PACKAGES))
-    local = [candidate for candidate in settings.candidates if not candidate.is_remote]
+    local = [candidate for candidate in settings.candidates if candidate.engine is Engine.XLLAMACPP]
     if local:
         yield _installed("serving", _SERVING_PACKAGES)
     if any(candidate.trainable for candidate in local):
@@ -108,9 +110,15 @@ def _sources(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"source {source.name}", True, "switched on; it has no check of its own")
 
 
+def _cluster(settings: Settings) -> Iterator[Finding]:
+    if settings.platform == "nemo":
+        yield from (Finding(one.what, one.ok, one.found, one.advice) for one in examine_cluster(settings))
+
+
 def _candidates(settings: Settings) -> Iterator[Finding]:
     for candidate in settings.candidates:
-        yield _candidate(settings, candidate)
+        if candidate.nim is None:  # Those are looked at with their cluster.
+            yield _candidate(settings, candidate)
 
 
 def _candidate(settings: Settings, candidate: Candidate) -> Finding:

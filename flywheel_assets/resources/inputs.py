@@ -97,6 +97,7 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             "training": training,
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
+            **({"customizer": candidate.nim.model_dump(mode="json")["customizer_configs"]} if candidate.nim else {}),
         }
     if asset == graph.VALIDATION_EVAL or asset in graph.EVALS.values():
         # The type that selects the metrics is part of the eval rows' version, and not of the training rows'.
@@ -107,6 +108,7 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
             **({} if judge is None else {"judge": judge}),
             "metrics": installed_versions(),
             "price": _prices(settings).get(candidate.id),
+            **({"asked_by": settings.nemo.evaluation} if candidate.nim else {}),
             "model": model_identity(settings, candidate),
             "template": template_hash(settings, candidate),
             "engine": candidate.engine,

@@ -14,6 +14,8 @@ def model_identity(settings: Settings, candidate: Candidate) -> str:
     """What a candidate's weights are: the hash of a local file or folder listing, else the URL or hub id as written."""
     if candidate.is_remote:
         return f"{candidate.model}#{candidate.model_name or ''}"
+    if candidate.nim is not None:
+        return f"nim:{candidate.model}:{candidate.nim.tag or ''}"
     path = model_path(settings, candidate)
     if path.is_file():
         return sha256_of(path)

@@ -1,6 +1,7 @@
 """The platform seam: train a candidate, serve it, ask it. The assets are written against `Platform`, once.
 
 `LocalPlatform` is this machine: Unsloth in a child process, llama.cpp's server in a child process, or somebody's URL.
+`resources.nemo.platform` is a cluster.
 """
 
 from __future__ import annotations
@@ -19,35 +20,42 @@ from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.leases import LeaseTable
 from flywheel_assets.resources.model_identity import model_path
 from flywheel_assets.resources.prediction_cache import PredictionCache
-from flywheel_assets.resources.serving import Endpoint, Serving
+from flywheel_assets.resources.serving import Endpoint, Serving, ServingError
 from flywheel_assets.resources.serving.deployment import GPU_POOL
-from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, run_training
+from flywheel_assets.resources.training import HostedAdapter, TrainedAdapter, TrainingJob, run_training
 from flywheel_assets.settings import Candidate, EvaluationSettings, Settings, TrainingSettings
 from flywheel_assets.settings.local_models import gguf_at
 
 Progress = Callable[[int, int, int, int], None]
 """Called with done, total, reused from the cache, errors."""
 
+Adapter = Path | HostedAdapter
+"""Where an adapter is: a GGUF file of this machine, or the name a platform serves it under."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingOrder:
-    """What to train a candidate on, and where the result goes. `work_dir` survives a killed run: checkpoints lie there."""
+    """What to train a candidate on, and where the result goes. `work_dir` survives a killed run: checkpoints lie there.
+
+    `inputs_key` is the same for the same rows, model and settings, and for no others.
+    """
 
     train_files: Sequence[Path]
     validation_files: Sequence[Path]
     settings: TrainingSettings
     out_dir: Path
     work_dir: Path
+    inputs_key: str
 
 
 class Platform(Protocol):
     """Where training, serving and evaluation run."""
 
     def train(self, context: dg.AssetExecutionContext, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
-        """Fine-tune a candidate; blocks until the adapter lies in `order.out_dir`."""
+        """Fine-tune a candidate; blocks until the adapter lies in `order.out_dir`, or is served under a name."""
         ...
 
-    def deployed(self, candidate: Candidate, *, adapter: Path | None, owner: str) -> AbstractContextManager[Endpoint]:
+    def deployed(self, candidate: Candidate, *, adapter: Adapter | None, owner: str) -> AbstractContextManager[Endpoint]:
         """A candidate behind an OpenAI-compatible endpoint, given back when the block ends. `owner` is a run id."""
         ...
 
@@ -107,8 +115,13 @@ class LocalPlatform:
             return run_training(context, job, timeout=order.settings.timeout_minutes * 60)
 
     @contextmanager
-    def deployed(self, candidate: Candidate, *, adapter: Path | None, owner: str) -> Iterator[Endpoint]:
+    def deployed(self, candidate: Candidate, *, adapter: Adapter | None, owner: str) -> Iterator[Endpoint]:
         """The candidate's own server, or the URL it already has."""
+        if isinstance(adapter, str):
+            raise ServingError(
+                f"candidate '{candidate.id}': its adapter is {adapter} of a cluster, and does not lie on this machine. "
+                "Materialize `adapter` again on platform local."
+            )
         with self.serving.deployed(
             candidate,
             adapter_gguf=adapter,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
 
 import dagster as dg
 
@@ -55,13 +55,21 @@ class TrainingJob:
     validation_rows: int = 32
 
 
+HostedAdapter = NewType("HostedAdapter", str)
+"""The name under which a platform serves a customized model."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter:
-    """A trained adapter: the PEFT folder, the GGUF form where there is one, and the report (see `trainer.run.train`)."""
+    """A trained adapter: the PEFT folder, the GGUF form where there is one, and the report (see `trainer.run.train`).
 
-    adapter_dir: Path
+    One that lies on a platform has no folder, but the name it is served under: `remote_model`.
+    """
+
+    adapter_dir: Path | None
     gguf: Path | None
     report: dict[str, Any]
+    remote_model: HostedAdapter | None = None
 
 
 class TrainingFailed(Exception):

@@ -14,7 +14,7 @@ from flywheel_assets.core.replay import with_prefix
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import ArtifactStore
 from flywheel_assets.resources.platform import LocalPlatform
-from flywheel_assets.resources.serving import Endpoint
+from flywheel_assets.resources.serving import Endpoint, ServingError
 from flywheel_assets.runtime.selection import Selection, select
 from flywheel_assets.settings import Settings
 
@@ -28,6 +28,11 @@ def serve_workload(
     """
     artifacts = ArtifactStore(settings.home / "artifacts")
     selection = select(settings, artifacts, workload, candidate)
+    if selection.candidate.nim is not None:
+        raise ServingError(
+            f"workload '{workload}': {selection.candidate.id} ({selection.variant}) is a NIM. Deploy "
+            f"{selection.candidate.model} in the cluster; it answers at {settings.nemo.nim_url}/v1."
+        )
     serving = LocalPlatform.of(settings).serving
     with serving.deployed(
         selection.candidate, adapter_gguf=selection.adapter_gguf, owner="flywheel serve", port=port, private=False

@@ -14,7 +14,9 @@ from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
+from flywheel_assets.settings.nemo import NemoSettings, Nim, NimImage
 from flywheel_assets.settings.schema import (
+    SETTINGS_FILE,
     Candidate,
     Engine,
     EvaluationSettings,
@@ -30,6 +32,7 @@ from flywheel_assets.settings.teacher import TeacherSettings
 from flywheel_assets.settings.training import FinetuneMode, FinetuneSettings, TrainingSettings
 
 __all__ = [
+    "SETTINGS_FILE",
     "AutomationSettings",
     "Candidate",
     "CleaningSettings",
@@ -43,6 +46,9 @@ __all__ = [
     "JudgeSettings",
     "LangfuseSettings",
     "LocalSettings",
+    "NemoSettings",
+    "Nim",
+    "NimImage",
     "PrefixSettings",
     "PromotionSettings",
     "Settings",

@@ -6,11 +6,12 @@ file (`loading`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
@@ -18,6 +19,7 @@ from flywheel_assets.settings.decision import DecisionSettings, PromotionSetting
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
+from flywheel_assets.settings.nemo import NemoSettings, Nim
 from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
 from flywheel_assets.settings.suites import SuiteSettings
@@ -39,6 +41,7 @@ class Engine(StrEnum):
 
     XLLAMACPP = "xllamacpp"
     OPENAI = "openai"
+    NIM = "nim"
 
 
 class SplitStrategy(StrEnum):
@@ -111,7 +114,8 @@ class Candidate(Section):
     )
     model_name: str | None = Field(None, description="The name an endpoint knows the model by; null asks `/v1/models`.")
     engine: Engine = Field(
-        Engine.XLLAMACPP, description="What serves it: llama.cpp on this machine, or an endpoint elsewhere."
+        Engine.XLLAMACPP,
+        description="What serves it: llama.cpp on this machine, an endpoint elsewhere, or a NIM (made by `nims`).",
     )
     api_key_env: str | None = Field(None, description="NAME of the environment variable that holds the endpoint's key.")
     chat_template: str | None = Field(
@@ -128,6 +132,7 @@ class Candidate(Section):
     trainable: bool = Field(True, description="false: never fine-tuned; its customized variant is skipped.")
     workloads: tuple[Slug, ...] | None = Field(None, description="null: every workload.")
     training: dict[str, Any] = Field(default_factory=dict, description="Overrides of `training` for this candidate.")
+    nim: Nim | None = Field(None, exclude=True)
 
     @property
     def is_remote(self) -> bool:
@@ -147,6 +152,8 @@ class Candidate(Section):
             raise ValueError("engine 'openai' needs a `model` that starts with http:// or https://")
         if has_url and not self.is_remote:
             raise ValueError("a `model` that is a URL needs `engine: openai`")
+        if self.engine is Engine.NIM and self.nim is None:
+            raise ValueError("a NIM stands under `nims`, which makes the candidate; take this entry out")
         return self
 
 
@@ -204,11 +211,17 @@ class Settings(Section):
     """The whole of flywheel.yaml, plus where it came from."""
 
     version: Literal[1] = Field(1, description="Version of this file's form.")
-    platform: Literal["local"] = Field("local", description="Where training, serving and evaluation run.")
+    platform: Literal["local", "nemo"] = Field(
+        "local", description="Where training, serving and evaluation run: this machine, or NeMo Microservices."
+    )
     trace_store: Literal["local", "elasticsearch"] = Field(
         "local", description="Where records lie: a file under FLYWHEEL_HOME, or Elasticsearch."
     )
-    candidates: tuple[Candidate, ...] = Field(min_length=1, description="The small models that are examined.")
+    candidates: tuple[Candidate, ...] = Field(
+        min_length=1, description="The small models that are examined. Each entry of `nims` adds one."
+    )
+    nims: tuple[Nim, ...] = Field((), description="NIMs that are candidates, with the reference workflow's keys.")
+    nemo: NemoSettings = NemoSettings()
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     langfuse: LangfuseSettings = LangfuseSettings()
     sources: dict[str, dict[str, Any]] = Field(
@@ -239,6 +252,28 @@ class Settings(Section):
     root: Path = Field(Path(), exclude=True)
     file: Path | None = Field(None, exclude=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nims_are_candidates(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(content.get("nims"), list | tuple):
+            return content
+        made = []
+        for entry in content["nims"]:
+            # A faulty entry is told under its own key, when `nims` itself is validated.
+            with suppress(ValidationError):
+                made.append(Nim.model_validate(entry).as_candidate())
+        return {**content, "candidates": [*(content.get("candidates") or ()), *made]}
+
+    @model_validator(mode="after")
+    def _engines_fit_the_platform(self) -> Settings:
+        for candidate in self.candidates:
+            if (candidate.engine is Engine.NIM) != (self.platform == "nemo") and not candidate.is_remote:
+                raise ValueError(
+                    f"candidates: '{candidate.id}' has engine '{candidate.engine}', which platform '{self.platform}' does "
+                    "not run; NIMs and endpoints run on `nemo`, GGUF files, folders and endpoints on `local`"
+                )
+        return self
+
     @model_validator(mode="after")
     def _candidates_are_distinct(self) -> Settings:
         seen: set[str] = set()
@@ -260,7 +295,8 @@ class Settings(Section):
                     f"{where}judge.candidate: '{judge.candidate}' is none of the candidates. Known: {', '.join(known)}; for "
                     "a URL use `model`"
                 )
-            if evaluation.tool_eval_type == "judge" and not judge.is_configured:
+            judged_there = self.platform == "nemo" and self.nemo.judge is not None
+            if evaluation.tool_eval_type == "judge" and not (judge.is_configured or judged_there):
                 raise ValueError(
                     f"{where}evaluation.tool_eval_type: 'judge' needs a judge. Name a `model` (URL) or `candidate` under "
                     f"{where}judge (docs/judge.md), or write 'metric'"

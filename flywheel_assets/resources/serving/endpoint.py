@@ -33,7 +33,9 @@ class Endpoint:
 
     `base_url` ends with `/v1` as a rule. `slots` is how many requests it answers at once (None: not known, somebody else's
     server); more in flight only queue, and their latency would count the wait. `fault` says why the server behind it is
-    gone, None while it is not known to be.
+    gone, None while it is not known to be. `adapter_by_request`: one model name answers with the adapter and without it, as
+    each request asks; otherwise the adapter has a name of its own, which is `model`. `remarks` is what the platform tells
+    about the answers it got; it is kept with the report.
     """
 
     base_url: str
@@ -43,10 +45,12 @@ class Endpoint:
     template_identity: str
     adapter_identity: str | None = None
     can_load_adapter: bool = False
+    adapter_by_request: bool = True
     slots: int | None = None
     context_length: int | None = None
     api_key: str | None = field(default=None, repr=False)
     fault: Callable[[], str | None] = field(default=_no_fault, repr=False, compare=False)
+    remarks: Json = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -67,6 +71,6 @@ class Endpoint:
     def extra_body(self, variant: Variant) -> Json:
         """What a request adds so that one server answers as any variant: llama.cpp scales the adapter by request."""
         adapter = self.adapter_for(variant)
-        if self.adapter_identity is None:
+        if self.adapter_identity is None or not self.adapter_by_request:
             return {}
         return {"lora": [{"id": 0, "scale": 0.0 if adapter is None else 1.0}]}
