@@ -63,9 +63,10 @@ class GateRow:
 
 @dataclass(frozen=True, slots=True)
 class GateTable:
-    """All of it, at the error rate `alpha` of this decision (0..1)."""
+    """All of it, at the error rate `alpha` of this decision (0..1). Where no look was `due`, no verdict rests on it."""
 
     alpha: float
+    due: bool
     columns: tuple[GateColumn, ...]
     rows: tuple[GateRow, ...]
 
@@ -78,6 +79,7 @@ def gate_table_of(decision: Decision, order: Sequence[str] = ()) -> GateTable:
     rows = [_row(arm, gates, alpha) for arm in evidence["arms"]]
     return GateTable(
         alpha=alpha,
+        due=evidence["look"] is not None,
         columns=tuple(GateColumn(gate, asks(gate)) for gate in gates),
         rows=tuple(sorted(rows, key=lambda row: order.index(row.label) if row.label in order else len(order))),
     )

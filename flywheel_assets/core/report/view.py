@@ -76,8 +76,8 @@ def report_of(
 ) -> Report:
     """The report of a comparison, with its decision where there is one.
 
-    `losses` are those of `examples.arm_in_focus`. `compared_at` (UTC) dates the evidence; how
-    long a decision holds say `max_age_days`. Equal input gives an equal report: it has no clock of its own.
+    `losses` are those of `examples.arm_in_focus`. `compared_at` (UTC) dates the evidence, `max_age_days` says how long a
+    decision holds. Equal input gives an equal report: it has no clock of its own.
     """
     focus = arm_in_focus(comparison, decision)
     board = leaderboard_of(comparison, decision)
@@ -119,7 +119,7 @@ def _headline(comparison: Comparison, decision: Decision | None, focus: Arm | No
             return "Keep the teacher: every evaluated variant is shown to miss a gate."
         case Verdict.INCONCLUSIVE:
             if decision.evidence["look"] is None:
-                return "Not decided now: no registered look is due, so nothing was judged."
+                return "Not decided now: no registered look is due."
             who = focus.label if focus else "a variant"
             return (
                 f"Not settled yet: about {decision.needed_rows:,} more eval rows would probably show whether {who} may "

@@ -15,7 +15,7 @@ import pytest
 
 from flywheel_assets.core.comparison import ArmResult, Comparison
 from flywheel_assets.core.decisions import decide
-from flywheel_assets.core.plots import HistoryPoint, leaderboard_png, loss_curve_png, score_history_png
+from flywheel_assets.core.plots import HistoryPoint, leaderboard_png, loss_curve_png, score_history_png, suites_png
 from flywheel_assets.core.report import to_markdown
 from flywheel_assets.core.report.examples import leading_arm, losing_examples
 from flywheel_assets.core.rows import Variant
@@ -129,6 +129,9 @@ def test_errors_and_odd_characters_are_shown_and_break_nothing(evidence: Any) ->
 def test_pictures_are_drawn_also_where_there_is_little_to_draw(compared: Comparison, evidence: Any) -> None:
     assert leaderboard_png(compared).startswith(PNG) and leaderboard_png(compared, ["bfcl_ast"]).startswith(PNG)
     assert leaderboard_png(evidence.compare([], HOLE)).startswith(PNG)
+    odd = [replace(row, suite_domain="$\\frac{") for row in evidence.rows(6)]
+    for comparison in (compared, evidence.compare([], HOLE), evidence.compare(odd, evidence.arm(odd))):
+        assert suites_png(comparison).startswith(PNG) and suites_png(comparison) == suites_png(comparison)
     assert loss_curve_png([(1, 2.0), (2, 1.0)], [(2, 1.2)]).startswith(PNG) and loss_curve_png([]).startswith(PNG)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     points = [HistoryPoint(start + timedelta(days=i), "f1", 0.5, 0.4, 0.6) for i in range(3)]

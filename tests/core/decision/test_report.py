@@ -174,6 +174,7 @@ def test_between_looks_nothing_new_is_claimed() -> None:
     text = Markup(scene().html_of(waiting)).text
     assert "Not decided now: no registered look is due" in text
     assert "The next look is registered at 1,000 eval rows; there are 520 now." in text
+    assert "no verdict rests on it" in text and "no verdict rests on it" not in Markup(scene().html_of(decided())).text
     taken = Look(1, 400, "earlier", 0.01, "promote", (400, 1000), 0.05, ("qwen2.5-0.5b", "customized", None))
     standing = decide(scene().comparison, GATES, looks=(400, 1000), earlier=[taken])
     assert "promoted qwen2.5-0.5b (customized), and that stands" in Markup(scene().html_of(standing)).text
