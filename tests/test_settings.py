@@ -263,3 +263,11 @@ def test_a_price_table_is_by_any_name_and_a_price_is_complete() -> None:
     assert parse(prices={"gpt-5 large": {"prompt": 2, "completion": 10.5}}).prices["gpt-5 large"].completion == 10.5
     assert "prices.small.completion" in fault(prices={"small": {"prompt": 2}})
     assert "prices.small.prompt" in fault(prices={"small": {"prompt": -2, "completion": 1}})
+
+
+def test_a_nim_need_not_lie_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "flywheel.yaml").write_text(
+        "platform: nemo\nnims: [{model_name: meta/small, gpus: 1, customization_enabled: false}]\n"
+    )
+    settings = load_settings(tmp_path / "flywheel.yaml")
+    assert [candidate.model for candidate in settings.candidates] == ["meta/small"]

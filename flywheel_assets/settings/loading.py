@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from flywheel_assets.settings.local_models import NoGguf, gguf_at
-from flywheel_assets.settings.schema import OVERRIDABLE, SETTINGS_FILE, Settings, SettingsError
+from flywheel_assets.settings.schema import OVERRIDABLE, SETTINGS_FILE, Engine, Settings, SettingsError
 from flywheel_assets.settings.section import Section
 
 Location = tuple[int | str, ...]
@@ -94,9 +94,9 @@ def _refusal(origin: str, lines: list[str]) -> SettingsError:
 
 
 def _unservable(settings: Settings) -> Iterator[str]:
-    """Candidates of this machine whose `model` can be told to mean no GGUF file."""
+    """Candidates that llama.cpp is to serve and whose `model` can be told to mean no GGUF file."""
     for position, candidate in enumerate(settings.candidates):
-        if candidate.is_remote:
+        if candidate.engine is not Engine.XLLAMACPP:
             continue
         try:
             gguf_at(settings.resolve(candidate.model))
