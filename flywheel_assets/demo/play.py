@@ -43,7 +43,7 @@ def _epilogue(settings: Settings, files: DemoFiles, seconds: float, out: Console
     out.print(
         f"\nDone in {seconds / 60:.1f} minutes, on public benchmark requests with accepted answers, not on production "
         f"traffic.\n"
-        f"Artifacts: {home}/artifacts/objects (one folder an asset; the decision's report.md is the one to read)\n"
+        f"Artifacts: {home}/artifacts/objects (one folder an asset; the decision's report.html is the one to read)\n"
         f"The same in Dagster:        make ui          then http://localhost:3000\n"
         f"The customized model:       .venv/bin/flywheel serve {files.workloads[0]}\n"
         f"                            prints a curl that gets a tool call from it\n"
