@@ -193,6 +193,7 @@ FAULTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_every_needed_run_is_asked_for_exactly_once(
