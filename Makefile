@@ -53,7 +53,7 @@ demo: $(VENV)/.local  ## the whole loop on this machine, ending with the decisio
 test: $(VENV)/.local $(VENV)/.dev  ## all tests that need nothing but the package index (PYTEST="-k name" runs a part)
 	@$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile $(PYTEST)
 
-proofs: $(VENV)/.local $(VENV)/.dev  ## what neither `make test` nor .ci/run has time for: sensors, daemon and training until a decision
+proofs: $(VENV)/.local $(VENV)/.dev  ## what neither `make test` nor .ci/run has time for: sensors, daemon and training until a decision, kills at random
 	@$(BIN)/python -m pytest -m long --timeout=1800
 
 lint: $(VENV)/.dev  ## ruff and types

@@ -130,6 +130,8 @@ def test_a_cluster_that_restarts(server: NemoServer, tmp_path: Path, stage: Call
     assert len(server.evaluator.jobs) == 2
 
 
+# The stages above are its regression test; twenty more moments are for `make proofs`.
+@pytest.mark.long
 def test_twenty_kills_at_random_moments(server: NemoServer, tmp_path: Path) -> None:
     rng = random.Random(20261125)
     for number in range(20):
