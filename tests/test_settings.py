@@ -12,7 +12,7 @@ MINIMAL: dict[str, Any] = {"candidates": [{"id": "small", "model": "small.gguf"}
 
 
 def parse(**content: Any) -> Settings:
-    return parse_settings({**MINIMAL, **content}, home=Path("/home"), root=Path("/root"))
+    return parse_settings({**MINIMAL, **content}, home=Path("/home"), root=Path("/clone"))
 
 
 def fault(**content: Any) -> str:
@@ -191,7 +191,7 @@ def test_a_candidate_id_that_is_no_slug_is_refused() -> None:
 
 def test_a_hub_id_is_refused_for_the_engine_that_cannot_serve_it() -> None:
     message = fault(candidates=[*MINIMAL["candidates"], {"id": "hub", "model": "HuggingFaceTB/SmolLM2-135M-Instruct"}])
-    assert "- candidates[1].model: /root/HuggingFaceTB/SmolLM2-135M-Instruct is neither a file nor a folder" in message
+    assert "- candidates[1].model: /clone/HuggingFaceTB/SmolLM2-135M-Instruct is neither a file nor a folder" in message
     assert "Give the path of a GGUF file, or `engine: openai`" in message
 
 

@@ -19,7 +19,7 @@ from flywheel_assets.resources.chat_templates import resolve_template
 from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.leases import LeaseTable
 from flywheel_assets.resources.model_identity import model_path
-from flywheel_assets.resources.prediction_cache import PredictionCache
+from flywheel_assets.resources.prediction_cache import CACHE_FILE, PredictionCache
 from flywheel_assets.resources.serving import Endpoint, Serving, ServingError
 from flywheel_assets.resources.serving.deployment import GPU_POOL
 from flywheel_assets.resources.training import HostedAdapter, TrainedAdapter, TrainingJob, run_training
@@ -88,7 +88,7 @@ class LocalPlatform:
         """The platform of a flywheel home; nothing is started or opened before it is used."""
         leases = LeaseTable(settings.home / "leases.sqlite")
         serving = Serving(settings.resolve, settings.root, leases, settings.local.gpu_budget)
-        return cls(settings, serving, leases, settings.home / "cache" / "predictions.sqlite")
+        return cls(settings, serving, leases, settings.home / CACHE_FILE)
 
     def train(self, context: dg.AssetExecutionContext, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
         """Fine-tune in a child process; a GPU candidate waits for its share of the budget first."""

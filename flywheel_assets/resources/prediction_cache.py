@@ -18,6 +18,8 @@ from types import TracebackType
 from flywheel_assets.core.rows import Answer, Json, Variant
 from flywheel_assets.resources.serving import Endpoint
 
+# Under the flywheel's home, whatever the platform.
+CACHE_FILE = Path("cache") / "predictions.sqlite"
 # Bump when the meaning of a key or an entry changes: old entries are then never found.
 _FORMAT = 1
 # SQLite binds 32,766 variables in one statement at most; far fewer keep each statement short.

@@ -18,7 +18,7 @@ from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.nemo.v1 import NemoV1
 from flywheel_assets.resources.nemo.work import CustomizedModel, EvaluationOrder, Files, Say, TrainingRows, silent
 from flywheel_assets.resources.platform import Adapter, Progress, TrainingOrder
-from flywheel_assets.resources.prediction_cache import PredictionCache
+from flywheel_assets.resources.prediction_cache import CACHE_FILE, PredictionCache
 from flywheel_assets.resources.serving import Endpoint, Serving, ServingError
 from flywheel_assets.resources.serving.endpoint import GATEWAY_TEMPLATE
 from flywheel_assets.resources.training import HostedAdapter, TrainedAdapter
@@ -109,7 +109,7 @@ class NemoPlatform:
     ) -> list[Prediction]:
         """Have the Evaluator ask, or ask from here, as `nemo.evaluation` says."""
         if self._settings.nemo.evaluation == "direct" or not isinstance(endpoint, NimEndpoint):
-            with PredictionCache(self._settings.home / "cache" / "predictions.sqlite") as cache:
+            with PredictionCache(self._settings.home / CACHE_FILE) as cache:
                 return evaluate(
                     endpoint,
                     rows,
