@@ -95,6 +95,7 @@ def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice
     started = time.monotonic()
     report = RunReport(uuid.uuid4().hex[:12], choice.workloads)
     report.buried = bury_dead_runs(instance)
+    flywheel.telemetry.bury(report.buried)
     for run_id in report.buried:
         say(f"run {run_id[:8]} was killed; its work is taken up again")
     flywheel.artifacts.sweep_drafts()

@@ -1,7 +1,8 @@
 """Evaluation: every variant of a candidate is asked the same questions, on the same engine, and scored."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import TEACHER_ID, teacher_candidate, token_prices
-from flywheel_assets.resources.platform import Platform
+from flywheel_assets.resources.platform import Adapter, Platform
 from flywheel_assets.resources.serving import Endpoint
 from flywheel_assets.settings import Candidate, Settings
 
@@ -192,18 +193,19 @@ def _examine(
     bench = judge_bench(work, name, kind)
     work.context.log.info(f"{who}: starting {candidate.id} for {len(rows)} rows")
     started = time.time()
-    with platform.deployed(candidate, adapter=tuned, owner=work.context.run_id) as endpoint:
+    with _deployed(work, platform, candidate, tuned) as endpoint:
         if adapter is not None and not endpoint.can_load_adapter:
             return skipped(work, name, f"the endpoint of '{candidate.id}' cannot load our adapter")
-        predictions = platform.ask(
-            endpoint,
-            rows,
-            variant=variant,
-            prefix=prefix,
-            settings=evaluation,
-            progress=_reporter(work, who),
-            sample=1 if teacher else 0,
-        )
+        with work.watch.span("asking"):
+            predictions = platform.ask(
+                endpoint,
+                rows,
+                variant=variant,
+                prefix=prefix,
+                settings=evaluation,
+                progress=_reporter(work, who),
+                sample=1 if teacher else 0,
+            )
         served = _what_was_served(endpoint)
         asked = (started, time.time())
     # Only now, with the candidate given back: the GPU budget need not hold a local judge beside it.
@@ -239,6 +241,15 @@ def _examine(
         reason=failed.message if failed else None,
     )
     return {name: Outcome(made, checks)}
+
+
+@contextmanager
+def _deployed(work: Work, platform: Platform, candidate: Candidate, adapter: Adapter | None) -> Iterator[Endpoint]:
+    """The candidate's endpoint, with the time it took to get ready told as a part of the phase."""
+    with ExitStack() as held:
+        with work.watch.span("deploying"):
+            endpoint = held.enter_context(platform.deployed(candidate, adapter=adapter, owner=work.context.run_id))
+        yield endpoint
 
 
 def _what_was_served(endpoint: Endpoint) -> Json:

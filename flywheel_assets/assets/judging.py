@@ -18,6 +18,7 @@ from flywheel_assets.resources.inputs import judged, registered_gates
 from flywheel_assets.resources.judge.choice import judge_columns, read_labels
 from flywheel_assets.resources.judge.judging import JudgeOrder, judge_answers
 from flywheel_assets.resources.platform import Platform
+from flywheel_assets.resources.telemetry import PhaseKind
 from flywheel_assets.settings import JudgeSettings, Settings
 
 CHECK = "judged"
@@ -69,7 +70,10 @@ class JudgeBench:
             owner=work.context.run_id,
             say=work.context.log.info,
         )
-        return judge_answers(order, platform)
+        with work.watch.part(PhaseKind.JUDGE, "judge") as facts:
+            found = judge_answers(order, platform)
+            facts |= {"judge": self.settings.name, "asked": found.asked, "unparsable": found.unparsable, **found.aggregates}
+        return found
 
     def meaning(self, found: Judged) -> Json | None:
         """What of the verdicts belongs into the evaluation's data version."""

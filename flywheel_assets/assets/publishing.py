@@ -6,6 +6,7 @@ and report to Dagster; keep the reason where it ends badly. What does not belong
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from flywheel_assets.partitions import partition_of
 from flywheel_assets.resources.artifacts import Artifact, Draft, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import claim_run, flywheel_run_of
+from flywheel_assets.resources.telemetry import Phase, PhaseStatus, Told, Watch
+from flywheel_assets.resources.telemetry.phases import kind_of
 
 INPUTS_KEY_TAG = "flywheel/inputs_key"
 VERSION_TAG = "flywheel/version"
@@ -58,13 +61,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a body has in hand: where it runs, what is upstream, and a draft folder for each asset it makes."""
+    """What a body has in hand: where it runs, what is upstream, a draft folder for each asset it makes, and who is told."""
 
     context: dg.AssetExecutionContext
     flywheel: Flywheel
     partition: Partition
     inputs: Mapping[str, Inputs]
     drafts: Mapping[str, Draft]
+    watch: Watch
 
     def upstream(self, name: str) -> Artifact:
         """The current version of an upstream asset, at the workload if it is partitioned by workload only."""
@@ -97,17 +101,21 @@ def publish(
             locks.enter_context(flywheel.artifacts.lock(name, partition))
         inputs = {name: _inputs(flywheel, name, partition) for name in names}
         artifacts = {name: flywheel.artifacts.find(name, partition, inputs[name].key) for name in names}
+        told = Told()
         if all(artifacts.values()):
             context.log.info("Nothing to compute: already published for exactly these inputs.")
             for artifact in artifacts.values():
                 flywheel.artifacts.point_to(artifact)  # type: ignore[arg-type]  # all() above says none is None
         else:
+            watch = flywheel.telemetry.begin(_phase(context, flywheel, names, partition, inputs))
             try:
-                artifacts = dict(_make(context, flywheel, names, partition, inputs, body))
+                artifacts = dict(_make(context, flywheel, names, partition, inputs, body, watch))
             except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+                watch.end(PhaseStatus.KILLED)
                 raise
             except Exception as error:
                 message = _first_words(error)
+                _say_lost(context, watch.end(PhaseStatus.FAILED, error=message))
                 for name in names:
                     flywheel.artifacts.record_failure(name, partition, inputs[name].key, message, context.run_id)
                 if isinstance(error, Refusal) and error.check is not None:
@@ -116,10 +124,42 @@ def publish(
                         asset_key=asset_key(asset), check_name=check, passed=False, description=message
                     )
                 raise dg.Failure(description=str(error), allow_retries=False) from error
+            made = [artifact for artifact in artifacts.values() if artifact is not None]
+            bad = next((artifact for artifact in made if artifact.state == "failed"), None)
+            ended = PhaseStatus.FAILED if bad else PhaseStatus.FINISHED
+            told = watch.end(ended, made, error=bad.reason if bad else None)
+            _say_lost(context, told)
         for name in names:
             artifact = artifacts[name]
             if artifact is not None:
-                yield _result(context, artifact, describe[name])
+                yield _result(context, artifact, describe[name], told)
+
+
+def _phase(
+    context: dg.AssetExecutionContext,
+    flywheel: Flywheel,
+    names: Sequence[str],
+    partition: Partition,
+    inputs: Mapping[str, Inputs],
+) -> Phase:
+    return Phase(
+        kind=kind_of(names[0]),
+        name=names[0],
+        assets=tuple(names),
+        partition=partition,
+        dagster_run=context.run_id,
+        flywheel_run=flywheel_run_of(context),
+        run_url=flywheel.telemetry.run_url(context.run_id),
+        started=time.time(),
+        settings={name: flywheel.settings_slice(name, partition) for name in names},
+        inputs={name: dict(inputs[name].versions) for name in names},
+    )
+
+
+def _say_lost(context: dg.AssetExecutionContext, told: Told) -> None:
+    """One warning that says what was lost, however many observers lost it."""
+    if told.lost:
+        context.log.warning(f"{'; '.join(map(str, told.lost))}. Results are not affected.")
 
 
 def _make(
@@ -129,6 +169,7 @@ def _make(
     partition: Partition,
     inputs: Mapping[str, Inputs],
     body: Body,
+    watch: Watch,
 ) -> Iterator[tuple[str, Artifact]]:
     with ExitStack() as drafts:
         work = Work(
@@ -137,6 +178,7 @@ def _make(
             partition=partition,
             inputs=inputs,
             drafts={name: drafts.enter_context(flywheel.artifacts.draft()) for name in names},
+            watch=watch,
         )
         for draft_name, draft in work.drafts.items():
             draft.inherit_hashes(work.previous(draft_name))
@@ -177,7 +219,9 @@ def _store(work: Work, name: str, outcome: Outcome) -> Artifact:
     )
 
 
-def _result(context: dg.AssetExecutionContext, artifact: Artifact, describe: Describe) -> dg.MaterializeResult[Any]:
+def _result(
+    context: dg.AssetExecutionContext, artifact: Artifact, describe: Describe, told: Told
+) -> dg.MaterializeResult[Any]:
     """The event that echoes a published version."""
     state = {"state": artifact.state} | ({"reason": artifact.reason} if artifact.reason else {})
     return dg.MaterializeResult(
@@ -186,6 +230,7 @@ def _result(context: dg.AssetExecutionContext, artifact: Artifact, describe: Des
         metadata={
             **state,
             **describe(artifact),
+            **{name: dg.MetadataValue.url(link) for name, link in told.links.items()},
             "version": artifact.version,
             "folder": dg.MetadataValue.path(str(artifact.path)),
         },

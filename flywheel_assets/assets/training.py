@@ -125,18 +125,17 @@ def _train(work: Work, platform: Platform) -> Mapping[str, Outcome]:
     # Keyed by the inputs: a killed run finds its own checkpoints again, and never those of another dataset or setting.
     work_dir = flywheel.settings.home / "training" / work.inputs[graph.ADAPTER].key
     started = time.time()
-    trained = platform.train(
-        work.context,
-        flywheel.settings.candidate(partition.candidate),
-        TrainingOrder(
-            train_files=sorted((train.path / "train").glob("*.jsonl")),
-            validation_files=sorted((train.path / "validation").glob("*.jsonl")),
-            settings=flywheel.settings.training_for(partition.workload, partition.candidate),
-            out_dir=work_dir / "out",
-            work_dir=work_dir,
-            inputs_key=work.inputs[graph.ADAPTER].key,
-        ),
+    order = TrainingOrder(
+        train_files=sorted((train.path / "train").glob("*.jsonl")),
+        validation_files=sorted((train.path / "validation").glob("*.jsonl")),
+        settings=flywheel.settings.training_for(partition.workload, partition.candidate),
+        out_dir=work_dir / "out",
+        work_dir=work_dir,
+        inputs_key=work.inputs[graph.ADAPTER].key,
+        readings=work.watch.reading,
     )
+    with work.watch.span("training"):
+        trained = platform.train(work.context, flywheel.settings.candidate(partition.candidate), order)
     identities = _kept(trained, draft)
     report: Json = {**trained.report, "trained_on": train.version, "model_busy": (started, time.time())}
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))

@@ -16,6 +16,7 @@ from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.inputs import settings_slice, wanted
 from flywheel_assets.resources.promotions import PromotionLog
+from flywheel_assets.resources.telemetry import SILENT, Telemetry, telemetry_of
 from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore
 from flywheel_assets.settings import Settings
 
@@ -27,11 +28,12 @@ class Flywheel:
     settings: Settings
     traces: TraceStore
     artifacts: ArtifactStore
+    telemetry: Telemetry = SILENT
 
     @classmethod
     def at_home(cls, settings: Settings) -> Flywheel:
         """The flywheel that lives in `settings.home`."""
-        return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"))
+        return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"), telemetry_of(settings))
 
     def settings_slice(self, asset: str, partition: Partition) -> Json:
         """What a partition of an asset reads from the settings, and some of them from what people approved."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,23 @@ from flywheel_assets.settings.local_models import gguf_at
 Progress = Callable[[int, int, int, int], None]
 """Called with done, total, reused from the cache, errors."""
 
+Readings = Callable[[int, Mapping[str, float]], None]
+"""Called with an optimizer step and the numbers read after it (`loss`, `tokens_per_s`), while a training runs."""
+
 Adapter = Path | HostedAdapter
 """Where an adapter is: a GGUF file of this machine, or the name a platform serves it under."""
+
+
+def _unheard(step: int, values: Mapping[str, float]) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOrder:
     """What to train a candidate on, and where the result goes. `work_dir` survives a killed run: checkpoints lie there.
 
-    `inputs_key` is the same for the same rows, model and settings, and for no others.
+    `inputs_key` is the same for the same rows, model and settings, and for no others. `readings` hears of steps as they
+    come; not of every one.
     """
 
     train_files: Sequence[Path]
@@ -46,6 +54,7 @@ class TrainingOrder:
     out_dir: Path
     work_dir: Path
     inputs_key: str
+    readings: Readings = _unheard
 
 
 class Platform(Protocol):
@@ -112,7 +121,7 @@ class LocalPlatform:
             owner=context.run_id,
             announce=context.log.info,
         ):
-            return run_training(context, job, timeout=order.settings.timeout_minutes * 60)
+            return run_training(context, job, timeout=order.settings.timeout_minutes * 60, readings=order.readings)
 
     @contextmanager
     def deployed(self, candidate: Candidate, *, adapter: Adapter | None, owner: str) -> Iterator[Endpoint]:

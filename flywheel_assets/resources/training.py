@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NewType
 
@@ -82,10 +83,17 @@ class TrainingFailed(Exception):
         self.next_step = next_step
 
 
-def run_training(context: dg.AssetExecutionContext, job: TrainingJob, *, timeout: float | None = None) -> TrainedAdapter:
+def run_training(
+    context: dg.AssetExecutionContext,
+    job: TrainingJob,
+    *,
+    timeout: float | None = None,
+    readings: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> TrainedAdapter:
     """Train, with the child's steps in the Dagster log; takes minutes to hours.
 
-    `timeout` is seconds, and defaults to the settings' `timeout_minutes`. The child ends with the run: on termination or
+    `timeout` is seconds, and defaults to the settings' `timeout_minutes`. `readings` is called with a step and its numbers
+    about every second. The child ends with the run: on termination or
     error within GRACE_S, and by the kernel where this process is killed. `progress(work_dir)` tells how it stands meanwhile.
     The asset that calls this must return or yield its own MaterializeResult (Dagster asks for it where Pipes was used).
     Raises TrainingFailed.
@@ -111,7 +119,7 @@ def run_training(context: dg.AssetExecutionContext, job: TrainingJob, *, timeout
     ) as session:
         environment = {**child_environment(), **session.get_bootstrap_env_vars()}
         with _child(job.work_dir, environment) as child:
-            exit_code = _wait(child, limit)
+            exit_code = _wait(child, limit, partial(_read_on, job.work_dir, readings) if readings else None)
     if exit_code is None:
         raise TrainingFailed(
             FailureKind.TIMEOUT,
@@ -184,14 +192,25 @@ def _child(work_dir: Path, environment: dict[str, str]) -> Iterator[subprocess.P
         _end(child)
 
 
-def _wait(child: subprocess.Popen[bytes], limit: float) -> int | None:
-    """The child's exit code; None when the limit passed first."""
+def _read_on(work_dir: Path, readings: Callable[[int, Mapping[str, float]], None], last: int) -> int:
+    """Hand on where the training stands if that is a later step than `last`; the step it stands at."""
+    now = progress(work_dir)
+    if now is None or now.get("phase") != "train" or now["step"] <= last:
+        return last
+    readings(now["step"], {name: now[name] for name in ("loss", "tokens_per_s")})
+    return int(now["step"])
+
+
+def _wait(child: subprocess.Popen[bytes], limit: float, read_on: Callable[[int], int] | None = None) -> int | None:
+    """The child's exit code; None when the limit passed first. `read_on` is given the last step it has seen."""
+    step = 0
     deadline = time.monotonic() + limit
     # Short sleeps, not one long wait: Dagster ends a run by an exception in this thread, which a blocked call would hold up.
     while time.monotonic() < deadline:
         exit_code = child.poll()
         if exit_code is not None:
             return exit_code
+        step = read_on(step) if read_on else step
         time.sleep(_POLL_S)
     return child.poll()
 

@@ -20,6 +20,7 @@ def janitor_sensor() -> dg.SensorDefinition:
     def janitor(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
         """Must never touch what belongs to another host: only this one can prove that a process here is dead."""
         buried = bury_dead_runs(context.instance)
+        flywheel.telemetry.bury(buried)
         drafts = flywheel.artifacts.sweep_drafts()
         settings = flywheel.settings
         # A new run may still take up what a killed one started; only later is it rubbish.

@@ -52,7 +52,7 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         """Must never retry a recorded failure by itself (a person does, with `flywheel run` or in the UI) and never start
         the same batch twice while it is under way."""
         instance = context.instance
-        bury_dead_runs(instance)
+        flywheel.telemetry.bury(bury_dead_runs(instance))
         until = time.monotonic() + STORE_BUDGET_S
         try:
             with bounded(STORE_BUDGET_S):

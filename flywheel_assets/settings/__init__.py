@@ -29,6 +29,7 @@ from flywheel_assets.settings.schema import (
     WorkloadSettings,
 )
 from flywheel_assets.settings.teacher import TeacherSettings
+from flywheel_assets.settings.telemetry import TelemetrySettings
 from flywheel_assets.settings.training import FinetuneMode, FinetuneSettings, TrainingSettings
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "SplitSettings",
     "SplitStrategy",
     "TeacherSettings",
+    "TelemetrySettings",
     "TrainingSettings",
     "WorkloadSettings",
     "find_root",

@@ -24,6 +24,7 @@ from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
 from flywheel_assets.settings.suites import SuiteSettings
 from flywheel_assets.settings.teacher import TeacherSettings
+from flywheel_assets.settings.telemetry import TelemetrySettings
 from flywheel_assets.settings.training import FinetuneSettings, TrainingSettings
 
 SLUG_PATTERN = r"^[a-z0-9]+([._-][a-z0-9]+)*$"
@@ -224,6 +225,7 @@ class Settings(Section):
     nemo: NemoSettings = NemoSettings()
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     langfuse: LangfuseSettings = LangfuseSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     sources: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Options of sources that other packages bring, by name (docs/extending.md)."
     )

@@ -1,0 +1,13 @@
+"""Observers: who is told, by the settings. Their clients are imported in the background thread that first needs them."""
+
+from __future__ import annotations
+
+from flywheel_assets.resources.telemetry.phases import ObserverSpec
+from flywheel_assets.resources.telemetry.watch import Telemetry
+from flywheel_assets.settings import Settings
+
+
+def telemetry_of(settings: Settings) -> Telemetry:
+    """Everybody whom flywheel.yaml names; nothing is imported, connected or sent before the first phase."""
+    specs: list[ObserverSpec] = []
+    return Telemetry(specs, settings.home / "telemetry", settings.telemetry.ui_url)
