@@ -1,0 +1,395 @@
+"""Publishing over the wire and into a folder: what arrives, what is sent twice, and what is said when it does not go."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from flywheel_assets.core.cleaning import CleaningPolicy
+from flywheel_assets.core.payload import PUBLISHED
+from flywheel_assets.resources.hub import (
+    HubForbidden,
+    HubRefused,
+    HubUnauthorized,
+    HubUnreachable,
+    LocalFolder,
+    Payload,
+    PayloadRefused,
+    collect,
+)
+from flywheel_assets.resources.hub.endpoint import HubEndpoint
+from tests.hub_server import READ, SIGNATURE, WRITE, HubServer
+from tests.nemo.wire import Fault
+
+REPO, TAG = "acme/flywheel-router-small", "decision-1234"
+CARD = "---\nlicense: apache-2.0\nlibrary_name: peft\n---\n\n# A card\n"
+LARGE = ("adapter.gguf", "adapter_model.safetensors")
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    with HubServer() as server:
+        yield server
+
+
+class _Impatient:
+    """`time` without waiting."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        """Not at all."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long is waited between tries is not asked here, only how often."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time", _Impatient())
+    monkeypatch.setattr("flywheel_assets.resources.hub.endpoint.time", _Impatient())
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Payload:
+    return make_payload(tmp_path / "adapter")
+
+
+def make_payload(folder: Path, *, seed: int = 0, card: str = CARD, **more: str) -> Payload:
+    folder.mkdir()
+    dice = random.Random(seed)
+    (folder / "README.md").write_text(card)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "small.gguf", "r": 16}')
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    for name in LARGE:
+        (folder / name).write_bytes(dice.randbytes(200_000))
+    for name, text in more.items():
+        (folder / name.replace("_json", ".json")).write_text(text)
+    return collect({path.name: path for path in folder.iterdir()}, CleaningPolicy(), {})
+
+
+def hub(server: HubServer, token: str | None = WRITE, *, private: bool = True) -> HubEndpoint:
+    return HubEndpoint(server.url, token, private=private)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def hashes_of(server: HubServer, revision: str = "main") -> dict[str, str]:
+    """What lies there, by the server's own bytes."""
+    files, _ = server.repositories[REPO].at(revision)
+    return {name: sha256(content) for name, content in files.items()}
+
+
+def expected(payload: Payload) -> dict[str, str]:
+    return {name: file.sha256 for name, file in payload.files.items()}
+
+
+def test_what_is_published_lies_there_private_and_pinned(server: HubServer, payload: Payload) -> None:
+    placed = hub(server).publish(REPO, TAG, payload, "the first")
+    repository = server.repositories[REPO]
+    assert repository.private
+    assert repository.tags == {TAG: placed.revision} and placed.revision == repository.commits[-1]
+    assert hashes_of(server, TAG) == expected(payload)
+    assert repository.large == set(LARGE)
+    assert placed.differing(payload) == [] and set(placed.sent) == set(payload.files)
+    assert placed.url == f"{server.url}/{REPO}/tree/{TAG}"
+    downloaded = HfApi(endpoint=server.url, token=WRITE).list_repo_files(REPO, revision=placed.revision)
+    assert sorted(downloaded) == sorted(payload.files)
+
+
+def test_a_second_run_sends_nothing(server: HubServer, payload: Payload) -> None:
+    first = hub(server).publish(REPO, TAG, payload, "the first")
+    server.calls.clear()
+    received = server.received
+    again = hub(server).publish(REPO, TAG, payload, "again")
+    assert again.revision == first.revision and again.tag == first.tag and again.sent == ()
+    assert {call.method for call in server.calls} == {"GET"}
+    assert server.received == received
+
+
+@pytest.mark.parametrize("cut_at", [100_000, 200_000, 300_000])
+def test_an_upload_that_is_cut_goes_on_where_it_was(server: HubServer, payload: Payload, cut_at: int) -> None:
+    server.cut_at = cut_at
+    with pytest.raises(HubUnreachable, match="goes on from here"):
+        hub(server).publish(REPO, TAG, payload, "cut")
+    # Nothing is shown before all of it is there.
+    assert hashes_of(server) == {} and server.repositories[REPO].tags == {}
+    whole = cut_at // 200_000
+    assert len(server.objects) == whole
+    server.cut_at, server.received = None, 0
+    placed = hub(server).publish(REPO, TAG, payload, "resumed")
+    assert hashes_of(server, TAG) == expected(payload) and placed.differing(payload) == []
+    assert server.received == (2 - whole) * 200_000
+
+
+def test_a_cut_that_heals_is_not_even_told(server: HubServer, payload: Payload) -> None:
+    server.faults = [
+        Fault(path="preupload", cut=True),
+        Fault(path="/commit/", cut=True),
+        Fault(path="/tag/", status=503, times=1),
+        Fault(path="/lfs/", method="PUT", status=500, times=2),
+    ]
+    placed = hub(server).publish(REPO, TAG, payload, "shaky")
+    assert hashes_of(server, TAG) == expected(payload) and placed.differing(payload) == []
+    assert server.received == 2 * 200_000 + 2 * 200_000  # A fault is answered once the body is there.
+
+
+def test_a_commit_whose_answer_is_lost_is_made_once(server: HubServer, payload: Payload) -> None:
+    server.faults = [Fault(path="/commit/", lost=True)]
+    hub(server).publish(REPO, TAG, payload, "lost")
+    assert len(server.repositories[REPO].commits) == 2
+    assert hashes_of(server, TAG) == expected(payload)
+
+
+_PUBLISH = """
+import sys
+from pathlib import Path
+from flywheel_assets.core.cleaning import CleaningPolicy
+from flywheel_assets.resources.hub import collect
+from flywheel_assets.resources.hub.endpoint import HubEndpoint
+url, token, folder, repository, tag = sys.argv[1:]
+payload = collect({path.name: path for path in Path(folder).iterdir()}, CleaningPolicy(), {})
+HubEndpoint(url, token, private=True).publish(repository, tag, payload, "killed")
+"""
+
+
+def test_a_process_killed_half_way_leaves_what_arrived_for_the_next_one(server: HubServer, tmp_path: Path) -> None:
+    payload = make_payload(tmp_path / "adapter")
+    second, over = threading.Event(), threading.Event()
+
+    def hold_the_second() -> None:
+        if server.objects:
+            second.set()
+            over.wait(60)
+
+    server.before_body = hold_the_second
+    command = [sys.executable, "-c", _PUBLISH, server.url, WRITE, str(tmp_path / "adapter"), REPO, TAG]
+    process = subprocess.Popen(command)
+    try:
+        assert second.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+        over.set()
+    assert len(server.objects) == 1 and hashes_of(server) == {}
+    server.before_body = lambda: None
+    server.received = 0
+    hub(server).publish(REPO, TAG, payload, "after the kill")
+    assert hashes_of(server, TAG) == expected(payload) and server.received == 200_000
+
+
+def test_another_decision_on_the_same_adapter_sends_the_card_alone(server: HubServer, tmp_path: Path) -> None:
+    first = hub(server).publish(REPO, TAG, make_payload(tmp_path / "one"), "one")
+    server.received = 0
+    second = hub(server).publish(REPO, "decision-5678", make_payload(tmp_path / "two", card=CARD + "More."), "two")
+    assert second.sent == ("README.md",) and server.received == 0
+    assert server.repositories[REPO].tags == {TAG: first.revision, "decision-5678": second.revision}
+
+
+def test_going_back_to_an_earlier_adapter_sends_no_large_file_and_leaves_its_tag(server: HubServer, tmp_path: Path) -> None:
+    old, new = make_payload(tmp_path / "old"), make_payload(tmp_path / "new", seed=1)
+    first = hub(server).publish(REPO, TAG, old, "old")
+    hub(server).publish(REPO, "decision-5678", new, "new")
+    server.received = 0
+    back = hub(server).publish(REPO, TAG, old, "back")
+    assert back.revision == first.revision and server.received == 0
+    assert hashes_of(server) == expected(old) and hashes_of(server, "decision-5678") == expected(new)
+
+
+def test_a_tag_is_never_moved_to_other_files(server: HubServer, tmp_path: Path) -> None:
+    with_prefix = make_payload(tmp_path / "one", prefix_json='{"messages": []}')
+    first = hub(server).publish(REPO, TAG, with_prefix, "with")
+    without = make_payload(tmp_path / "two")
+    second = hub(server).publish(REPO, TAG, without, "without")
+    assert second.tag == f"{TAG}-{without.digest[:8]}" and second.revision != first.revision
+    assert server.repositories[REPO].tags[TAG] == first.revision
+    # What is not published any more does not stay where people look first.
+    assert "prefix.json" not in server.repositories[REPO].files
+
+
+def test_what_somebody_else_put_there_stays(server: HubServer, payload: Payload) -> None:
+    api = HfApi(endpoint=server.url, token=WRITE)
+    api.create_repo(REPO, private=True)
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=REPO)
+    hub(server).publish(REPO, TAG, payload, "beside it")
+    assert server.repositories[REPO].files["notes.txt"] == b"mine"
+
+
+def test_a_push_in_between_is_not_overwritten(server: HubServer, payload: Payload) -> None:
+    api = HfApi(endpoint=server.url, token=WRITE)
+    api.create_repo(REPO, private=True)
+
+    def push_once() -> None:
+        server.before_body = lambda: None
+        server.repositories[REPO].commit("f" * 40, {"notes.txt": b"mine"}, set())
+
+    server.before_body = push_once
+    hub(server).publish(REPO, TAG, payload, "meanwhile")
+    assert server.repositories[REPO].files["notes.txt"] == b"mine"
+    assert set(hashes_of(server)) == {"notes.txt", *payload.files}
+
+
+def test_a_public_repository_gets_nothing_unless_that_is_wanted(server: HubServer, payload: Payload) -> None:
+    HfApi(endpoint=server.url, token=WRITE).create_repo(REPO, private=False)
+    with pytest.raises(HubRefused, match=r"is public.*nothing was sent"):
+        hub(server).publish(REPO, TAG, payload, "private")
+    assert hashes_of(server) == {}
+    hub(server, private=False).publish(REPO, TAG, payload, "public")
+    assert hashes_of(server) == expected(payload)
+
+
+@pytest.mark.parametrize(
+    ("token", "error", "says"),
+    [
+        (None, HubUnauthorized, "HF_TOKEN is not set"),
+        ("hf_nobody_knows_this_one", HubUnauthorized, "HF_TOKEN is not accepted"),
+        (READ, HubForbidden, "HF_TOKEN may not write there"),
+    ],
+)
+def test_a_key_that_is_refused_is_told_apart_and_not_tried_again(
+    server: HubServer, payload: Payload, token: str | None, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says) as refused:
+        hub(server, token).publish(REPO, TAG, payload, "no")
+    assert type(refused.value) is error
+    statuses = [call.status for call in server.calls]
+    assert statuses.count(401) + statuses.count(403) == 1
+    assert token is None or token not in str(refused.value)
+
+
+def test_no_key_and_no_signed_address_is_in_any_log_or_message(
+    server: HubServer, payload: Payload, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.faults = [Fault(path="/lfs/", method="PUT", status=500, times=2)]
+    hub(server).publish(REPO, TAG, payload, "shaky")
+    server.faults = [Fault(path="/lfs/", method="PUT", status=403)]
+    server.objects.clear()
+    server.repositories.clear()
+    with pytest.raises(HubForbidden) as refused:
+        hub(server).publish(REPO, TAG, payload, "refused")
+    written = caplog.text + str(refused.value) + "".join(capfd.readouterr())
+    assert WRITE not in written and SIGNATURE.partition("=")[2] not in written
+
+
+def test_a_server_that_asks_to_wait_is_asked_a_few_times_and_no_more(server: HubServer, payload: Payload) -> None:
+    server.faults = [Fault(path="/repos/create", status=429, times=100)]
+    with pytest.raises(HubUnreachable, match=r"it answered 429, 3 tries"):
+        hub(server).publish(REPO, TAG, payload, "busy")
+    assert sum(call.status == 429 for call in server.calls) == 3
+
+
+def test_a_hub_that_is_not_there_is_said_so(payload: Payload) -> None:
+    with pytest.raises(HubUnreachable, match=r"127\.0\.0\.1:9 could not be reached"):
+        HubEndpoint("http://127.0.0.1:9", WRITE, private=True).publish(REPO, TAG, payload, "nobody")
+
+
+def test_a_key_that_fits_into_no_header_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(HubUnauthorized, match="a line feed"):
+        HubEndpoint.from_environment(private=True, environment={"HF_TOKEN": "hf_a\nb"})
+
+
+def test_whose_key_it_is(server: HubServer) -> None:
+    assert hub(server).who() == "ada"
+    with pytest.raises(HubUnauthorized):
+        hub(server, "hf_nobody_knows_this_one").who()
+
+
+# -- a folder ---------------------------------------------------------------------------------------------------------
+
+
+def read_folder(folder: Path) -> dict[str, str]:
+    return {path.name: sha256(path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_a_folder_keeps_every_revision_and_points_to_the_last(tmp_path: Path) -> None:
+    old, new = make_payload(tmp_path / "old"), make_payload(tmp_path / "new", seed=1)
+    target = LocalFolder(tmp_path / "hub")
+    first = target.publish("router", TAG, old, "old")
+    second = target.publish("router", "decision-5678", new, "new")
+    assert first.differing(old) == [] and second.differing(new) == []
+    assert read_folder(tmp_path / "hub" / "router" / "main") == expected(new)
+    assert read_folder(tmp_path / "hub" / "router" / "revisions" / TAG) == expected(old)
+    again = target.publish("router", TAG, old, "back")
+    assert again.sent == () and again.revision == first.revision
+    assert read_folder(tmp_path / "hub" / "router" / "main") == expected(old)
+
+
+def test_a_copy_that_was_killed_leaves_nothing_that_looks_finished(
+    tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(HubRefused, match="No space left on device"):
+        LocalFolder(tmp_path / "hub").publish("router", TAG, payload, "full")
+    assert list((tmp_path / "hub" / "router" / "revisions").iterdir()) == []
+    monkeypatch.undo()
+    placed = LocalFolder(tmp_path / "hub").publish("router", TAG, payload, "room again")
+    assert placed.differing(payload) == []
+    assert list((tmp_path / "hub" / "router").glob(".draft-*")) == []
+
+
+def test_a_revision_that_was_changed_by_hand_is_not_written_over(tmp_path: Path, payload: Payload) -> None:
+    target = LocalFolder(tmp_path / "hub")
+    placed = target.publish("router", TAG, payload, "one")
+    (Path(placed.url) / "README.md").write_text("changed")
+    assert target.publish("router", TAG, payload, "two").tag == f"{TAG}-{payload.digest[:8]}"
+    assert (Path(placed.url) / "README.md").read_text() == "changed"
+
+
+# -- the door ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("README.md", "Ask ada@example.org about it", "email"),
+        ("prefix.json", '{"messages": [{"role": "user", "content": "I am on +49 30 901820"}]}', "phone"),
+        (
+            "prefix.json",
+            '{"messages": [{"tool_calls": [{"function": {"arguments": "{\\"password\\": \\"hunter2!x\\"}"}}]}]}',
+            "password",
+        ),
+        ("chat_template.jinja", "{# ghp_0123456789abcdefghijABCDEFGHIJ012345 #}", "api_key"),
+    ],
+)
+def test_what_is_personal_or_secret_does_not_leave(tmp_path: Path, name: str, text: str, kind: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(PayloadRefused, match=f"{name} holds 1 value of the kind `{kind}`") as refused:
+        collect({name: tmp_path / name}, CleaningPolicy(scrub=False), {})
+    assert "example.org" not in str(refused.value) and "hunter2" not in str(refused.value)
+
+
+def test_a_folder_of_this_machine_is_not_told(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{tmp_path}/models/small"}}')
+    with pytest.raises(PayloadRefused, match=r"names a folder of this machine \(FLYWHEEL_HOME\)"):
+        collect(
+            {"adapter_config.json": tmp_path / "adapter_config.json"}, CleaningPolicy(), {str(tmp_path): "FLYWHEEL_HOME"}
+        )
+
+
+def test_placeholders_and_what_is_allowed_may_leave(tmp_path: Path) -> None:
+    (tmp_path / "prefix.json").write_text('{"messages": [{"role": "user", "content": "<EMAIL_1>, or help@shop.example"}]}')
+    policy = CleaningPolicy(allow=("help@shop.example",))
+    assert collect({"prefix.json": tmp_path / "prefix.json"}, policy, {}).files
+
+
+def test_a_file_that_is_none_of_an_adapter_s_stays(tmp_path: Path) -> None:
+    (tmp_path / "optimizer.pt").write_bytes(b"x")
+    assert "optimizer.pt" not in PUBLISHED
+    with pytest.raises(PayloadRefused, match=r"optimizer.pt is no file of an adapter"):
+        collect({"optimizer.pt": tmp_path / "optimizer.pt"}, CleaningPolicy(), {})
