@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import orjson
 import pytest
 import yaml
+from dagster import DagsterInstance
 
 from flywheel_assets.assets.distribution import CATALOG_FILE
 from flywheel_assets.assets.keys import asset_key
@@ -35,19 +38,41 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the decision on `tickets` promotes the customized model; made once, and copied for each test."""
+    folder = tmp_path_factory.mktemp("decided")
+    with open_instance(folder) as instance:
+        bench = furnished(folder, instance)
+        bench.ingest(300)
+        assert bench.turn().ok
+        assert bench.flywheel.artifacts.require(DECISION, Partition("tickets")).summary["variant"] == "customized"
+    return folder
+
+
 @pytest.fixture
-def promoted(bench: Bench) -> Bench:
-    """A flywheel whose decision on `tickets` promotes the customized model, with a hub to publish to."""
+def promoted(decided: Path, tmp_path: Path) -> Iterator[Bench]:
+    """That flywheel, with a hub to publish to."""
+    folder = tmp_path / "flywheel"
+    shutil.copytree(decided, folder)
+    with open_instance(folder) as instance:
+        bench = furnished(folder, instance)
+        bench.content["hub"] = {"enabled": True, "namespace": "acme"}
+        yield bench
+
+
+def open_instance(folder: Path) -> DagsterInstance:
+    return DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}})
+
+
+def furnished(folder: Path, instance: DagsterInstance) -> Bench:
+    bench = Bench(folder, instance)
     bench.platform.answers = talkative
     bench.content["split"] = {"eval_size": 100, "min_total_records": 50}
     bench.content["candidates"] = [
         {"id": "small", "model": "small.gguf", "license": "apache-2.0", "base_model": "acme/small"}
     ]
     bench.content["decision"] = {"gates": [{"metric": "function_name", "margin": 0.2}]}
-    bench.content["hub"] = {"enabled": True, "namespace": "acme"}
-    bench.ingest(300)
-    assert bench.turn().ok
-    assert bench.flywheel.artifacts.require(DECISION, Partition("tickets")).summary["variant"] == "customized"
     return bench
 
 
@@ -71,12 +96,12 @@ def by_hand(bench: Bench) -> Any:
         selection=[asset_key(PUBLISHED_ADAPTER)],
         partition_key="tickets",
         instance=bench.instance,
-        resources={"flywheel": bench.flywheel, "platform": bench.platform},
         raise_on_error=False,
     )
 
 
 def test_nothing_leaves_before_a_person_approves(promoted: Bench, server: HubServer) -> None:
+    assert promoted.turn().materialized == [NAME, "model_catalog of everything"]
     assert published(promoted).state == "skipped"
     assert "nobody approved" in str(published(promoted).reason)
     assert server.calls == []
@@ -154,7 +179,7 @@ def test_a_hub_that_is_down_stops_neither_the_catalog_nor_the_next_try(
     monkeypatch.setattr("flywheel_assets.resources.hub.endpoint._PAUSES_S", (0.0, 0.0))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     report = promoted.turn()
-    assert not report.ok and "could not be reached" in str(report.failed)
+    assert not report.ok and "could not be reached" in str(report.failures)
     assert serving(promoted)["candidate"] == "small" and "hub" not in serving(promoted)
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     assert promoted.turn().ok
@@ -167,7 +192,7 @@ def test_a_key_without_rights_fails_the_asset_and_is_shown_nowhere(
     monkeypatch.setenv("HF_TOKEN", READ)
     approves(promoted)
     report = promoted.turn()
-    assert "HF_TOKEN may not write there" in str(report.failed)
+    assert "HF_TOKEN may not write there" in str(report.failures)
     events = promoted.instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_FAILURE))
     assert events and READ not in str(events) and READ not in str(report)
 
@@ -178,7 +203,7 @@ def test_what_must_not_leave_fails_the_check_and_nothing_is_sent(promoted: Bench
     template.write_text("{# written by ada@x.org #}{{ messages }}")
     approves(promoted)
     report = promoted.turn()
-    assert "chat_template.jinja holds 1 value of the kind `email`" in str(report.failed)
+    assert "chat_template.jinja holds 1 value of the kind `email`" in str(report.failures)
     assert server.calls == []
     (check,) = promoted.instance.get_event_records(
         dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION), limit=1
