@@ -104,7 +104,8 @@ class HubEndpoint:
 
     def _publish(self, repository: str, tag: str, payload: Payload, message: str) -> Placed:
         head = self._head(repository)
-        there = self._listed(repository, MAIN)
+        # As of that commit: a push in between must not be taken for what was looked at.
+        there = self._listed(repository, head)
         changed = differing(there, payload)
         gone = sorted(PUBLISHED & there.keys() - payload.files.keys())
         if changed or gone:
@@ -124,11 +125,14 @@ class HubEndpoint:
             self._api.create_repo(repository, private=self._private, exist_ok=True)
             info = self._api.repo_info(repository)
         if self._private and not info.private:
+            known = "is public" if info.private is False else "is not said to be private"
             raise HubRefused(
-                f"{repository} is public, and `hub.private` is true: nothing was sent. Make it private on the hub, name "
+                f"{repository} {known}, and `hub.private` is true: nothing was sent. Make it private on the hub, name "
                 "another one in `hub.name`, or set `hub.private: false`."
             )
-        return str(info.sha)
+        if info.sha is None:
+            raise HubRefused(f"{repository} has no commit yet, to put another one on top of. Make a first one on the hub.")
+        return info.sha
 
     def _listed(self, repository: str, revision: str) -> dict[str, str]:
         """The hash of every file under a revision: of its content for large ones, Git's own for the others."""
