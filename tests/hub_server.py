@@ -38,6 +38,8 @@ class HubServer(Repositories):
         self.received = 0
         # What happens as the body of an upload is about to be read.
         self.before_body: Callable[[], None] = lambda: None
+        # What happens once a tag is made.
+        self.after_tag: Callable[[], None] = lambda: None
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self._lock = threading.RLock()
@@ -64,6 +66,11 @@ class HubServer(Repositories):
 
     def upload_url(self, oid: str) -> str:
         return f"{super().upload_url(oid)}?{SIGNATURE}"
+
+    def _tag(self, asked: Asked) -> Answered:
+        answered = super()._tag(asked)
+        self.after_tag()
+        return answered
 
     def _receive(self, request: BaseHTTPRequestHandler) -> bytes | None:
         length = int(request.headers["Content-Length"] or 0)

@@ -216,12 +216,14 @@ def _private_paths(settings: Settings) -> dict[str, str]:
 
 
 def _outcome(act: Act, payload: Payload, placed: Placed) -> Outcome:
-    wrong = placed.differing(payload)
+    if wrong := placed.differing(payload):
+        # A refusal and no published version: that one would be found again and again, and never be sent anew.
+        raise Refusal(
+            f"{placed.url} lacks {', '.join(wrong)}, or holds something else there. Materialize this asset again.",
+            check=(graph.PUBLISHED_ADAPTER, "identical"),
+        )
     clean = CheckOutcome("clean", True, "Nothing personal, secret or of this machine was found in the texts that left.")
-    message = f"All {len(payload.files)} files lie there with the same hashes."
-    if wrong:
-        message = f"{len(wrong)} files are missing there or differ: {', '.join(wrong)}. Materialize this asset again."
-    identical = CheckOutcome("identical", not wrong, message)
+    identical = CheckOutcome("identical", True, f"All {len(payload.files)} files lie there with the same hashes.")
     summary: Json = {
         "repository": placed.repository,
         "revision": placed.revision,

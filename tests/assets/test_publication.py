@@ -21,8 +21,8 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 from tests.assets.conftest import Bench
 from tests.fake_platform import talkative
+from tests.hub_payloads import sha256
 from tests.hub_server import READ, WRITE, HubServer
-from tests.resources.test_hub import sha256
 
 REPO = "acme/flywheel-tickets-small"
 NAME = f"{PUBLISHED_ADAPTER} of tickets"
@@ -210,6 +210,20 @@ def test_what_must_not_leave_fails_the_check_and_nothing_is_sent(promoted: Bench
     )
     evaluation = check.event_log_entry.dagster_event.asset_check_evaluation_data  # type: ignore[union-attr]
     assert evaluation.check_name == "clean" and not evaluation.passed
+
+
+def test_what_lies_there_otherwise_fails_the_check_and_is_sent_again(promoted: Bench, server: HubServer) -> None:
+    approves(promoted)
+
+    def lose_the_weights() -> None:
+        server.after_tag = lambda: None
+        server.repositories[REPO].files.pop("adapter_model.safetensors")
+
+    server.after_tag = lose_the_weights
+    assert "lacks adapter_model.safetensors" in str(promoted.turn().failures)
+    assert promoted.turn().ok
+    assert "adapter_model.safetensors" in server.repositories[REPO].files
+    assert published(promoted).summary["sent"] == ["adapter_model.safetensors"]
 
 
 def test_a_rollback_brings_the_earlier_adapter_back_to_the_front(promoted: Bench, server: HubServer) -> None:

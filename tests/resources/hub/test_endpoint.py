@@ -1,102 +1,33 @@
-"""Publishing over the wire and into a folder: what arrives, what is sent twice, and what is said when it does not go."""
+"""Publishing over the wire: what arrives, what is sent twice, and what is said when it does not go."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import random
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
 
-from flywheel_assets.core.cleaning import CleaningPolicy
-from flywheel_assets.core.payload import PUBLISHED
-from flywheel_assets.resources.doctor import Finding, examine
-from flywheel_assets.resources.hub import (
-    HubForbidden,
-    HubRefused,
-    HubUnauthorized,
-    HubUnreachable,
-    LocalFolder,
-    Payload,
-    PayloadRefused,
-    collect,
-    repository_of,
-)
+from flywheel_assets.resources.hub import HubForbidden, HubRefused, HubUnauthorized, HubUnreachable, Payload
 from flywheel_assets.resources.hub.endpoint import HubEndpoint
-from flywheel_assets.settings import Settings, SettingsError, parse_settings
+from tests.hub_payloads import CARD, LARGE, LARGE_BYTES, expected, make_payload, sha256
 from tests.hub_server import READ, SIGNATURE, WRITE, HubServer
 from tests.nemo.wire import Fault
 
 REPO, TAG = "acme/flywheel-router-small", "decision-1234"
-CARD = "---\nlicense: apache-2.0\nlibrary_name: peft\n---\n\n# A card\n"
-LARGE = ("adapter.gguf", "adapter_model.safetensors")
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
-
-
-class _Impatient:
-    """`time` without waiting."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-    def sleep(self, seconds: float) -> None:
-        """Not at all."""
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long is waited between tries is not asked here, only how often."""
-    monkeypatch.setattr("huggingface_hub.utils._http.time", _Impatient())
-    monkeypatch.setattr("flywheel_assets.resources.hub.endpoint.time", _Impatient())
-
-
-@pytest.fixture
-def payload(tmp_path: Path) -> Payload:
-    return make_payload(tmp_path / "adapter")
-
-
-def make_payload(folder: Path, *, seed: int = 0, card: str = CARD, **more: str) -> Payload:
-    folder.mkdir()
-    dice = random.Random(seed)
-    (folder / "README.md").write_text(card)
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "small.gguf", "r": 16}')
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    for name in LARGE:
-        (folder / name).write_bytes(dice.randbytes(200_000))
-    for name, text in more.items():
-        (folder / name.replace("_json", ".json")).write_text(text)
-    return collect({path.name: path for path in folder.iterdir()}, CleaningPolicy(), {})
 
 
 def hub(server: HubServer, token: str | None = WRITE, *, private: bool = True) -> HubEndpoint:
     return HubEndpoint(server.url, token, private=private)
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def hashes_of(server: HubServer, revision: str = "main") -> dict[str, str]:
     """What lies there, by the server's own bytes."""
     files, _ = server.repositories[REPO].at(revision)
     return {name: sha256(content) for name, content in files.items()}
-
-
-def expected(payload: Payload) -> dict[str, str]:
-    return {name: file.sha256 for name, file in payload.files.items()}
 
 
 def test_what_is_published_lies_there_private_and_pinned(server: HubServer, payload: Payload) -> None:
@@ -122,19 +53,19 @@ def test_a_second_run_sends_nothing(server: HubServer, payload: Payload) -> None
     assert server.received == received
 
 
-@pytest.mark.parametrize("cut_at", [100_000, 200_000, 300_000])
+@pytest.mark.parametrize("cut_at", [100_000, LARGE_BYTES, 300_000])
 def test_an_upload_that_is_cut_goes_on_where_it_was(server: HubServer, payload: Payload, cut_at: int) -> None:
     server.cut_at = cut_at
     with pytest.raises(HubUnreachable, match="goes on from here"):
         hub(server).publish(REPO, TAG, payload, "cut")
     # Nothing is shown before all of it is there.
     assert hashes_of(server) == {} and server.repositories[REPO].tags == {}
-    whole = cut_at // 200_000
+    whole = cut_at // LARGE_BYTES
     assert len(server.objects) == whole
     server.cut_at, server.received = None, 0
     placed = hub(server).publish(REPO, TAG, payload, "resumed")
     assert hashes_of(server, TAG) == expected(payload) and placed.differing(payload) == []
-    assert server.received == (2 - whole) * 200_000
+    assert server.received == (2 - whole) * LARGE_BYTES
 
 
 def test_a_cut_that_heals_is_not_even_told(server: HubServer, payload: Payload) -> None:
@@ -146,7 +77,7 @@ def test_a_cut_that_heals_is_not_even_told(server: HubServer, payload: Payload) 
     ]
     placed = hub(server).publish(REPO, TAG, payload, "shaky")
     assert hashes_of(server, TAG) == expected(payload) and placed.differing(payload) == []
-    assert server.received == 2 * 200_000 + 2 * 200_000  # A fault is answered once the body is there.
+    assert server.received == 2 * LARGE_BYTES + 2 * LARGE_BYTES  # A fault is answered once the body is there.
 
 
 def test_a_commit_whose_answer_is_lost_is_made_once(server: HubServer, payload: Payload) -> None:
@@ -190,7 +121,7 @@ def test_a_process_killed_half_way_leaves_what_arrived_for_the_next_one(server: 
     server.before_body = lambda: None
     server.received = 0
     hub(server).publish(REPO, TAG, payload, "after the kill")
-    assert hashes_of(server, TAG) == expected(payload) and server.received == 200_000
+    assert hashes_of(server, TAG) == expected(payload) and server.received == LARGE_BYTES
 
 
 def test_another_decision_on_the_same_adapter_sends_the_card_alone(server: HubServer, tmp_path: Path) -> None:
@@ -212,7 +143,7 @@ def test_going_back_to_an_earlier_adapter_sends_no_large_file_and_leaves_its_tag
 
 
 def test_a_tag_is_never_moved_to_other_files(server: HubServer, tmp_path: Path) -> None:
-    with_prefix = make_payload(tmp_path / "one", prefix_json='{"messages": []}')
+    with_prefix = make_payload(tmp_path / "one", prefix='{"messages": []}')
     first = hub(server).publish(REPO, TAG, with_prefix, "with")
     without = make_payload(tmp_path / "two")
     second = hub(server).publish(REPO, TAG, without, "without")
@@ -308,145 +239,3 @@ def test_whose_key_it_is(server: HubServer) -> None:
     assert hub(server).who() == "ada"
     with pytest.raises(HubUnauthorized):
         hub(server, "hf_nobody_knows_this_one").who()
-
-
-# -- what is configured ---------------------------------------------------------------------------------------------------
-
-
-def settings(tmp_path: Path, **hub: Any) -> Settings:
-    (tmp_path / "small.gguf").write_text("small")
-    content = {"candidates": [{"id": "small", "model": "small.gguf"}], "hub": hub}
-    return parse_settings(content, home=tmp_path / "home", root=tmp_path)
-
-
-def hub_of(settings: Settings) -> list[Finding]:
-    return [finding for finding in examine(settings) if finding.what == "hub"]
-
-
-def test_doctor_says_whose_key_it_is_and_where_it_leads(
-    server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setenv("HF_TOKEN", WRITE)
-    configured = settings(tmp_path, enabled=True, namespace="acme")
-    (found,) = hub_of(configured)
-    assert found.ok and server.url in found.found and "key of ada" in found.found and "private" in found.found
-    monkeypatch.setenv("HF_TOKEN", "hf_nobody_knows_this_one")
-    (refused,) = hub_of(configured)
-    assert not refused.ok and "is not accepted" in refused.advice
-    assert "hf_nobody_knows_this_one" not in refused.found + refused.advice
-    assert hub_of(settings(tmp_path)) == []
-
-
-@pytest.mark.parametrize(
-    ("hub", "says"),
-    [
-        ({"enabled": True}, "needs either a `namespace` on the hub or a local `folder`"),
-        ({"enabled": True, "namespace": "acme", "folder": "shelf"}, "needs either"),
-        ({"namespace": "https://hub/acme"}, "is no name of a user or organization"),
-        ({"name": "flywheel-{candidate}"}, "must hold {workload}"),
-        ({"name": "{workload}-{secret}"}, "must hold {workload}"),
-        ({"name": "../{workload}"}, "must hold {workload}"),
-        ({"name": "{workload"}, "cannot be read"),
-    ],
-)
-def test_a_hub_that_cannot_be_meant_is_refused_when_the_file_is_read(tmp_path: Path, hub: dict[str, Any], says: str) -> None:
-    with pytest.raises(SettingsError) as refused:
-        settings(tmp_path, **hub)
-    assert says in str(refused.value)
-
-
-def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
-    configured = settings(tmp_path, enabled=True, namespace="acme")
-    one, other = (repository_of(configured, "w" * 63, "c" * 62 + end) for end in "ab")
-    assert one != other and one.startswith("acme/flywheel-www")
-    assert len(one.removeprefix("acme/")) <= 96
-    assert repository_of(configured, "router", "small") == "acme/flywheel-router-small"
-
-
-# -- a folder ---------------------------------------------------------------------------------------------------------
-
-
-def read_folder(folder: Path) -> dict[str, str]:
-    return {path.name: sha256(path.read_bytes()) for path in folder.iterdir()}
-
-
-def test_a_folder_keeps_every_revision_and_points_to_the_last(tmp_path: Path) -> None:
-    old, new = make_payload(tmp_path / "old"), make_payload(tmp_path / "new", seed=1)
-    target = LocalFolder(tmp_path / "hub")
-    first = target.publish("router", TAG, old, "old")
-    second = target.publish("router", "decision-5678", new, "new")
-    assert first.differing(old) == [] and second.differing(new) == []
-    assert read_folder(tmp_path / "hub" / "router" / "main") == expected(new)
-    assert read_folder(tmp_path / "hub" / "router" / "revisions" / TAG) == expected(old)
-    again = target.publish("router", TAG, old, "back")
-    assert again.sent == () and again.revision == first.revision
-    assert read_folder(tmp_path / "hub" / "router" / "main") == expected(old)
-
-
-def test_a_copy_that_was_killed_leaves_nothing_that_looks_finished(
-    tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfileobj", full)
-    with pytest.raises(HubRefused, match="No space left on device"):
-        LocalFolder(tmp_path / "hub").publish("router", TAG, payload, "full")
-    assert list((tmp_path / "hub" / "router" / "revisions").iterdir()) == []
-    monkeypatch.undo()
-    placed = LocalFolder(tmp_path / "hub").publish("router", TAG, payload, "room again")
-    assert placed.differing(payload) == []
-    assert list((tmp_path / "hub" / "router").glob(".draft-*")) == []
-
-
-def test_a_revision_that_was_changed_by_hand_is_not_written_over(tmp_path: Path, payload: Payload) -> None:
-    target = LocalFolder(tmp_path / "hub")
-    placed = target.publish("router", TAG, payload, "one")
-    (Path(placed.url) / "README.md").write_text("changed")
-    assert target.publish("router", TAG, payload, "two").tag == f"{TAG}-{payload.digest[:8]}"
-    assert (Path(placed.url) / "README.md").read_text() == "changed"
-
-
-# -- the door ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "kind"),
-    [
-        ("README.md", "Ask ada@example.org about it", "email"),
-        ("prefix.json", '{"messages": [{"role": "user", "content": "I am on +49 30 901820"}]}', "phone"),
-        (
-            "prefix.json",
-            '{"messages": [{"tool_calls": [{"function": {"arguments": "{\\"password\\": \\"hunter2!x\\"}"}}]}]}',
-            "password",
-        ),
-        ("chat_template.jinja", "{# ghp_0123456789abcdefghijABCDEFGHIJ012345 #}", "api_key"),
-    ],
-)
-def test_what_is_personal_or_secret_does_not_leave(tmp_path: Path, name: str, text: str, kind: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(PayloadRefused, match=f"{name} holds 1 value of the kind `{kind}`") as refused:
-        collect({name: tmp_path / name}, CleaningPolicy(scrub=False), {})
-    assert "example.org" not in str(refused.value) and "hunter2" not in str(refused.value)
-
-
-def test_a_folder_of_this_machine_is_not_told(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{tmp_path}/models/small"}}')
-    with pytest.raises(PayloadRefused, match=r"names a folder of this machine \(FLYWHEEL_HOME\)"):
-        collect(
-            {"adapter_config.json": tmp_path / "adapter_config.json"}, CleaningPolicy(), {str(tmp_path): "FLYWHEEL_HOME"}
-        )
-
-
-def test_placeholders_and_what_is_allowed_may_leave(tmp_path: Path) -> None:
-    (tmp_path / "prefix.json").write_text('{"messages": [{"role": "user", "content": "<EMAIL_1>, or help@shop.example"}]}')
-    policy = CleaningPolicy(allow=("help@shop.example",))
-    assert collect({"prefix.json": tmp_path / "prefix.json"}, policy, {}).files
-
-
-def test_a_file_that_is_none_of_an_adapter_s_stays(tmp_path: Path) -> None:
-    (tmp_path / "optimizer.pt").write_bytes(b"x")
-    assert "optimizer.pt" not in PUBLISHED
-    with pytest.raises(PayloadRefused, match=r"optimizer.pt is no file of an adapter"):
-        collect({"optimizer.pt": tmp_path / "optimizer.pt"}, CleaningPolicy(), {})
