@@ -79,8 +79,8 @@ def _lines(facts: CardFacts) -> Iterator[str]:
     yield f"# {facts.repository.rpartition('/')[2]}"
     yield ""
     yield (
-        f"A LoRA adapter for one workload, `{compared.workload}` ({compared.workload_type}), trained on the answers that a "
-        f"larger model (the *teacher*) gave there. Base model: {_named_base(facts, candidate)}."
+        f"A LoRA adapter for one workload, `{compared.workload}` ({compared.workload_type}), trained on the answers logged "
+        f"there. The model that gave them is the *teacher* below. Base model: {_named_base(facts, candidate)}."
     )
     yield ""
     yield f"A person approved it on {facts.approved_on}; the decision holds until {facts.expires} if nothing ends it before."

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flywheel_assets.core.cleaning import CleaningPolicy, allow_pattern
+from flywheel_assets.core.cleaning import CleaningPolicy, Entity, allow_pattern
 from flywheel_assets.core.cleaning.json_text import is_json_text
 from flywheel_assets.core.cleaning.placeholders import Placeholders
 
@@ -40,6 +40,7 @@ PUBLISHED = frozenset(
 # The words of the base model's tokenizer: no text of anybody's, and full of what looks like one.
 _VOCABULARIES = frozenset({"added_tokens.json", "merges.txt", "tokenizer.json", "vocab.json", "vocab.txt"})
 _TEXT = (".json", ".jinja", ".md", ".txt")
+_SECRETS = frozenset({Entity.API_KEY, Entity.JWT, Entity.TOKEN, Entity.PASSWORD, Entity.SECRET, Entity.PRIVATE_KEY})
 # What a hash looks like; the digits in one are no number of anybody's.
 _DIGEST = re.compile(r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{16,64}\b")
 
@@ -53,15 +54,20 @@ def findings(name: str, text: str, policy: CleaningPolicy, private_paths: Mappin
     """What must not leave this machine in a text, one sentence each, without the values; empty where there is nothing.
 
     `private_paths` maps folders to what they are, such as `FLYWHEEL_HOME`. `policy` says which kinds of values are looked
-    for and what is allowed; its `scrub` is not asked: whoever keeps records as they are still publishes none of them.
+    for beside secrets, and what is allowed; its `scrub` is not asked: whoever keeps records as they are still publishes none
+    of them.
     """
-    placeholders = Placeholders(policy.entities, allow_pattern(policy.allow), b"")
+    placeholders = Placeholders(policy.entities | _SECRETS, allow_pattern(policy.allow), b"")
     for field, part in _texts(name, text):
         placeholders.scrub(_DIGEST.sub("", part), field)
     found = [f"{name} holds {_counted(count, kind.value)}" for kind, count in sorted(placeholders.replaced.items())]
-    return found + [
-        f"{name} names a folder of this machine ({what})" for path, what in private_paths.items() if path in text
-    ]
+    named = [what for path, what in private_paths.items() if _names_folder(path, text)]
+    return found + [f"{name} names a folder of this machine ({what})" for what in named]
+
+
+def _names_folder(path: str, text: str) -> bool:
+    # Whole: `/app` is no part of `https://example.com/app` or `/application`.
+    return re.search(rf"(?<![\w.-]){re.escape(path)}(?![\w-])", text) is not None
 
 
 def _counted(count: int, kind: str) -> str:

@@ -247,6 +247,17 @@ def test_a_rollback_brings_the_earlier_adapter_back_to_the_front(promoted: Bench
     assert published(promoted).state == "skipped" and server.repositories[REPO].files == before
 
 
+def test_an_adapter_that_lies_in_a_cluster_is_skipped_by_its_name(promoted: Bench, server: HubServer) -> None:
+    adapter = promoted.flywheel.artifacts.require(ADAPTER, Partition("tickets", "small"))
+    manifest = orjson.loads((adapter.path / "manifest.json").read_bytes())
+    manifest["summary"]["remote_model"] = "dfwbp/small@1"
+    (adapter.path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    approves(promoted)
+    assert promoted.turn().ok
+    assert published(promoted).state == "skipped" and "dfwbp/small@1" in str(published(promoted).reason)
+    assert server.calls == []
+
+
 def test_a_folder_will_do(promoted: Bench) -> None:
     promoted.content["hub"] = {"enabled": True, "folder": "shelf"}
     approves(promoted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from urllib.parse import urlsplit
 
 from flywheel_assets.resources.hub.folder import LocalFolder
 from flywheel_assets.resources.hub.payload import File, Payload, PayloadRefused, collect
@@ -51,8 +52,9 @@ def place_of(settings: Settings) -> str:
     hub = settings.hub
     if hub.folder is not None:
         return str(settings.resolve(hub.folder))
-    # Empty: the client's own default.
-    return f"{os.environ.get('HF_ENDPOINT', '').rstrip('/')}#{hub.namespace}"
+    # Empty: the client's own default. Never what stands before an `@`, which is a key that would be kept with every version.
+    address = urlsplit(os.environ.get("HF_ENDPOINT", "").rstrip("/"))
+    return f"{address._replace(netloc=address.netloc.rpartition('@')[2]).geturl()}#{hub.namespace}"
 
 
 def repository_of(settings: Settings, workload: str, candidate: str) -> str:

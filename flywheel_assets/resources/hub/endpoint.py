@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, set_client_factory
@@ -67,11 +68,14 @@ class HubEndpoint:
     @classmethod
     def from_environment(cls, *, private: bool, environment: Mapping[str, str] = os.environ) -> HubEndpoint:
         """The hub at HF_ENDPOINT (default: the client's own), asked with HF_TOKEN. Raises HubUnauthorized for a key that
-        cannot be sent."""
+        cannot be sent, or stands in the address."""
         token = environment.get(TOKEN) or None
         if (fault := unsendable(TOKEN, token)) is not None:
             raise HubUnauthorized(fault)
-        return cls((environment.get("HF_ENDPOINT") or "").rstrip("/") or None, token, private=private)
+        endpoint = (environment.get("HF_ENDPOINT") or "").rstrip("/")
+        if "@" in urlsplit(endpoint).netloc:
+            raise HubUnauthorized(f"HF_ENDPOINT holds a user or password. Take it out; the key is {TOKEN}.")
+        return cls(endpoint or None, token, private=private)
 
     @property
     def address(self) -> str:

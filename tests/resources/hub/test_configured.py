@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.resources.doctor import Finding, examine
-from flywheel_assets.resources.hub import repository_of
+from flywheel_assets.resources.hub import place_of, repository_of
 from flywheel_assets.settings import Settings, SettingsError, parse_settings
 from tests.hub_server import WRITE, HubServer
 
@@ -54,6 +54,11 @@ def test_a_hub_that_cannot_be_meant_is_refused_when_the_file_is_read(tmp_path: P
     with pytest.raises(SettingsError) as refused:
         settings(tmp_path, **hub)
     assert says in str(refused.value)
+
+
+def test_a_password_in_the_address_is_kept_with_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://ada:s3cret@hub.example/api/")
+    assert place_of(settings(tmp_path, enabled=True, namespace="acme")) == "https://hub.example/api#acme"
 
 
 def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:

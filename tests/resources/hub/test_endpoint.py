@@ -235,6 +235,12 @@ def test_a_key_that_fits_into_no_header_is_refused_before_it_is_sent() -> None:
         HubEndpoint.from_environment(private=True, environment={"HF_TOKEN": "hf_a\nb"})
 
 
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(HubUnauthorized, match="Take it out") as refused:
+        HubEndpoint.from_environment(private=True, environment={"HF_ENDPOINT": "https://ada:s3cret@hub.example"})
+    assert "s3cret" not in str(refused.value)
+
+
 def test_whose_key_it_is(server: HubServer) -> None:
     assert hub(server).who() == "ada"
     with pytest.raises(HubUnauthorized):

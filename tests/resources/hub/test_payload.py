@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.core.cleaning import CleaningPolicy
+from flywheel_assets.core.cleaning import CleaningPolicy, Entity
 from flywheel_assets.core.payload import PUBLISHED
 from flywheel_assets.resources.hub import PayloadRefused, collect
 
@@ -26,8 +26,10 @@ from flywheel_assets.resources.hub import PayloadRefused, collect
 )
 def test_what_is_personal_or_secret_does_not_leave(tmp_path: Path, name: str, text: str, kind: str) -> None:
     (tmp_path / name).write_text(text)
+    # Also where records are kept as they are; secrets also where they are not looked for in records.
+    kinds = frozenset({Entity.EMAIL, Entity.PHONE})
     with pytest.raises(PayloadRefused, match=f"{name} holds 1 value of the kind `{kind}`") as refused:
-        collect({name: tmp_path / name}, CleaningPolicy(scrub=False), {})
+        collect({name: tmp_path / name}, CleaningPolicy(scrub=False, entities=kinds), {})
     assert "example.org" not in str(refused.value) and "hunter2" not in str(refused.value)
 
 
@@ -37,6 +39,11 @@ def test_a_folder_of_this_machine_is_not_told(tmp_path: Path) -> None:
         collect(
             {"adapter_config.json": tmp_path / "adapter_config.json"}, CleaningPolicy(), {str(tmp_path): "FLYWHEEL_HOME"}
         )
+
+
+def test_a_short_folder_is_no_part_of_an_address(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("See https://example.com/app, or /application.")
+    assert collect({"README.md": tmp_path / "README.md"}, CleaningPolicy(), {"/app": "where flywheel.yaml lies"}).files
 
 
 def test_placeholders_and_what_is_allowed_may_leave(tmp_path: Path) -> None:
