@@ -38,6 +38,8 @@ class HubServer(Repositories):
         self.received = 0
         # What happens as the body of an upload is about to be read.
         self.before_body: Callable[[], None] = lambda: None
+        # Where a commit is said to be seen; None: where the client looks for it.
+        self.commit_url: str | None = None
         # What happens once a tag is made.
         self.after_tag: Callable[[], None] = lambda: None
         self.calls: list[Call] = []
@@ -66,6 +68,10 @@ class HubServer(Repositories):
 
     def upload_url(self, oid: str) -> str:
         return f"{super().upload_url(oid)}?{SIGNATURE}"
+
+    def _commit(self, asked: Asked) -> Answered:
+        answered = super()._commit(asked)
+        return Answered({**answered.content, "commitUrl": self.commit_url or answered.content["commitUrl"]})
 
     def _tag(self, asked: Asked) -> Answered:
         answered = super()._tag(asked)

@@ -77,7 +77,7 @@ def publication_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 def published_for(flywheel: Flywheel, act: Act) -> Artifact | None:
     """The publication of what an approval is about; None while there is none."""
     found = flywheel.artifacts.current(graph.PUBLISHED_ADAPTER, Partition(act.workload))
-    if found is None or found.state != "ok" or found.manifest.get("blocked"):
+    if found is None or found.state != "ok":
         return None
     return found if found.summary["decision"] == act.decision else None
 

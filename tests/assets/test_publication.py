@@ -22,7 +22,8 @@ from flywheel_assets.resources.artifacts import Artifact
 from tests.assets.conftest import Bench
 from tests.fake_platform import talkative
 from tests.hub_payloads import sha256
-from tests.hub_server import READ, WRITE, HubServer
+from tests.hub_server import READ, SIGNATURE, WRITE, HubServer
+from tests.nemo.wire import Fault
 
 REPO = "acme/flywheel-tickets-small"
 NAME = f"{PUBLISHED_ADAPTER} of tickets"
@@ -186,15 +187,22 @@ def test_a_hub_that_is_down_stops_neither_the_catalog_nor_the_next_try(
     assert serving(promoted)["hub"]["repository"] == REPO
 
 
-def test_a_key_without_rights_fails_the_asset_and_is_shown_nowhere(
+def test_no_key_and_no_signed_address_is_in_what_dagster_keeps(
     promoted: Bench, server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HF_TOKEN", READ)
+    unknown = "hf_nobody_knows_this_one"
     approves(promoted)
-    report = promoted.turn()
-    assert "HF_TOKEN may not write there" in str(report.failures)
-    events = promoted.instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.STEP_FAILURE))
-    assert events and READ not in str(events) and READ not in str(report)
+    said = []
+    # A server that quotes the key it refuses; a key without rights; an address of an upload that is refused.
+    for token in (unknown, READ, WRITE):
+        monkeypatch.setenv("HF_TOKEN", token)
+        server.faults = [Fault(path="/lfs/", method="PUT", status=403)]
+        said.append(str(promoted.turn().failures))
+    assert "is not accepted" in said[0] and "may not write there" in said[1] and "may not write there" in said[2]
+    kept = "".join(str(promoted.instance.all_logs(run.run_id)) for run in promoted.instance.get_runs())
+    assert "may not write there" in kept
+    for secret in (unknown, READ, WRITE, SIGNATURE.partition("=")[2]):
+        assert secret not in kept and not any(secret in text for text in said)
 
 
 def test_what_must_not_leave_fails_the_check_and_nothing_is_sent(promoted: Bench, server: HubServer) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -88,8 +88,8 @@ class HubEndpoint:
             raise HubUnauthorized(f"{self.address}: {TOKEN} is not set. Set it, or put it into .env.")
         try:
             return str(self._api.whoami()["name"])
-        except Exception as error:
-            raise self._told(error, "asking whose key it is") or self._unreachable(error, 1) from error
+        except Exception as error:  # noqa: BLE001 - raised again, in words for a person
+            raise self._told(error, "asking whose key it is") or self._unreachable(error, 1) from None
 
     def publish(self, repository: str, tag: str, payload: Payload, message: str) -> Placed:
         """As `Target.publish` says."""
@@ -97,11 +97,13 @@ class HubEndpoint:
             try:
                 with _discreet():
                     return self._publish(repository, tag, payload, message)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised again, in words for a person
+                # `from None`: Dagster keeps what an error came from, and the client's own words hold signed addresses and
+                # whatever the server quoted.
                 if (told := self._told(error, repository)) is not None:
-                    raise told from error
+                    raise told from None
                 if pause is None:
-                    raise self._unreachable(error, len(_PAUSES_S) + 1) from error
+                    raise self._unreachable(error, len(_PAUSES_S) + 1) from None
                 pause = max(pause, _asked_to_wait(error))
             time.sleep(pause)
         raise AssertionError("the last try raises")
@@ -126,7 +128,9 @@ class HubEndpoint:
             # Not the client's word for it: that says "not found" for a refused key as well.
             if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
-            self._api.create_repo(repository, private=self._private, exist_ok=True)
+            # The client takes the address apart that it is given back, and refuses forms it does not know after all is done.
+            with suppress(ValueError):
+                self._api.create_repo(repository, private=self._private, exist_ok=True)
             info = self._api.repo_info(repository)
         if self._private and not info.private:
             known = "is public" if info.private is False else "is not said to be private"
@@ -160,7 +164,7 @@ class HubEndpoint:
             except (HfHubHTTPError, HFValidationError):
                 raise
             except ValueError:
-                # The client takes a commit's address apart, and refuses forms it does not know after all is done.
+                # As with a new repository's address.
                 if differing(self._listed(repository, MAIN), payload):
                     raise
                 return str(self._api.repo_info(repository).sha)

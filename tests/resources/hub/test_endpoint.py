@@ -99,6 +99,13 @@ HubEndpoint(url, token, private=True).publish(repository, tag, payload, "killed"
 """
 
 
+def test_a_hub_whose_commits_are_seen_elsewhere_will_do(server: HubServer, payload: Payload) -> None:
+    server.commit_url = "elsewhere"
+    placed = hub(server).publish(REPO, TAG, payload, "odd")
+    assert placed.revision == server.repositories[REPO].commits[-1] and placed.differing(payload) == []
+    assert len(server.repositories[REPO].commits) == 2
+
+
 def test_a_process_killed_half_way_leaves_what_arrived_for_the_next_one(server: HubServer, tmp_path: Path) -> None:
     payload = make_payload(tmp_path / "adapter")
     second, over = threading.Event(), threading.Event()
