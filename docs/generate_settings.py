@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from flywheel_assets.settings import Candidate, Gate, Settings, WorkloadSettings
 from flywheel_assets.settings.nemo import CustomizerConfig, NemoJudge, Nim
 from flywheel_assets.settings.prices import Price
+from flywheel_assets.settings.schema import SLUG_PATTERN
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -100,7 +101,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _accepted(field: FieldInfo) -> str:
-    if any(isinstance(getattr(item, "pattern", None), str) for item in field.metadata):
+    if any(getattr(item, "pattern", None) == SLUG_PATTERN for item in field.metadata):
         return "slug"
     bounds = [f"{_BOUNDS[name]} {value}" for item in field.metadata for name, value in _limits(item)]
     return ", ".join([_kind(field.annotation), *bounds])

@@ -15,6 +15,7 @@ from flywheel_assets.assets.datasets import dataset_assets
 from flywheel_assets.assets.decision import decision_assets
 from flywheel_assets.assets.distribution import distribution_assets, promote_job
 from flywheel_assets.assets.evaluation import evaluation_assets
+from flywheel_assets.assets.publication import publication_assets
 from flywheel_assets.assets.training import training_assets
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.platform import LocalPlatform
@@ -44,6 +45,7 @@ def build_defs(
             *training_assets(settings),
             *evaluation_assets(settings),
             *decision_assets(settings),
+            *publication_assets(settings),
             *distribution_assets(settings),
         ],
         jobs=[promote_job()],

@@ -11,6 +11,7 @@ import orjson
 
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.assets.metadata import bullet_table
+from flywheel_assets.assets.publication import published_for
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
@@ -155,15 +156,17 @@ def _entry(flywheel: Flywheel, slug: str) -> CatalogEntry | None:
         metrics=report.summary["scores"] if report else {},
         dataset_version=comparison.summary["dataset"],
         evidence=f"{graph.DECISION}/{slug}/{decision.version}",
-        serving=None if served is None else _serving(served),
+        serving=None if served is None else _serving(flywheel, served),
         expires=expires_at(flywheel, decision),
         last_act={key: acts[-1].to_json()[key] for key in ("action", "who", "why", "time", "decision")} if acts else None,
     )
 
 
-def _serving(act: Act) -> Json:
+def _serving(flywheel: Flywheel, act: Act) -> Json:
     model = {key: getattr(act, key) for key in ("candidate", "variant", "adapter_version", "decision")}
-    return {**model, "approved_by": act.who, "since": act.time}
+    published = published_for(flywheel, act)
+    hub = {} if published is None else {"hub": {key: published.summary[key] for key in ("repository", "revision", "tag")}}
+    return {**model, **hub, "approved_by": act.who, "since": act.time}
 
 
 def _describe(artifact: Artifact) -> Mapping[str, Any]:

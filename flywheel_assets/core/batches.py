@@ -23,6 +23,8 @@ class Lane(StrEnum):
     VERDICT = "verdict"
     CUSTOMIZE = "customize"
     EXAMINE = "examine"
+    # A lane of its own: a hub that is down fails no verdict, and an upload holds nothing up.
+    PUBLISH = "publish"
 
 
 _LANE_OF = {
@@ -41,6 +43,7 @@ _LANE_OF = {
     graph.COMPARISON: Lane.VERDICT,
     graph.DECISION: Lane.VERDICT,
     graph.CATALOG: Lane.VERDICT,
+    graph.PUBLISHED_ADAPTER: Lane.PUBLISH,
 }
 
 

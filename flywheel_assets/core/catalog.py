@@ -26,10 +26,10 @@ class CatalogEntry:
     `candidate`, `variant` and `adapter_version` name the model of a promotion and are None where the incumbent is kept or
     nothing is settled; `metrics` are its scores, `{metric: {"value", "low", "high", "n"}}`. `evidence` names the decision
     artifact. `serving` is the model that a person approved and nobody rolled back, whatever was decided since:
-    `{"candidate", "variant", "adapter_version", "decision", "approved_by", "since"}`, None for the teacher. `last_act` is
-    the latest thing a person did: `{"action", "who", "why", "time", "decision"}`. `expires` (ISO 8601) is when the decision
-    grows too old. `time` (ISO 8601) is when the entry last changed: None in entries handed to `update_catalog`, which sets
-    it.
+    `{"candidate", "variant", "adapter_version", "decision", "approved_by", "since"}` and, where its adapter was published,
+    `"hub": {"repository", "revision", "tag"}`; None for the teacher. `last_act` is the latest thing a person did:
+    `{"action", "who", "why", "time", "decision"}`. `expires` (ISO 8601) is when the decision grows too old. `time` (ISO
+    8601) is when the entry last changed: None in entries handed to `update_catalog`, which sets it.
     """
 
     workload: str

@@ -75,6 +75,7 @@ TEACHER_EVAL = "evals/teacher"
 COMPARISON = "comparison"
 DECISION = "decision"
 CATALOG = "model_catalog"
+PUBLISHED_ADAPTER = "published_adapter"
 
 NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
@@ -93,7 +94,8 @@ NODES: tuple[Node, ...] = (
     Node(TEACHER_EVAL, Scope.WORKLOAD, (BASE, PROFILE), "evaluation"),
     Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, TEACHER_EVAL, *EVALS.values()), "decision", code_version="6"),
     Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="4"),
-    Node(CATALOG, Scope.ALL, (DECISION,), "distribution", code_version="2"),
+    Node(PUBLISHED_ADAPTER, Scope.WORKLOAD, (DECISION, ADAPTER), "distribution"),
+    Node(CATALOG, Scope.ALL, (DECISION, PUBLISHED_ADAPTER), "distribution", code_version="2"),
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
 
@@ -101,13 +103,16 @@ BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
 OPTIONAL_DEPS: Mapping[str, frozenset[str]] = {
     FINETUNE_DECISION: frozenset({VALIDATION_EVAL}),
     COMPARISON: frozenset({TEACHER_EVAL}),
-    CATALOG: frozenset({DECISION}),
+    PUBLISHED_ADAPTER: frozenset({DECISION}),
+    CATALOG: frozenset({DECISION, PUBLISHED_ADAPTER}),
 }
 
 # What a fan-in waits for to *end*, well or badly; everything else must be good.
 MAY_HAVE_FAILED: Mapping[str, frozenset[str]] = {
     COMPARISON: frozenset({TEACHER_EVAL, *EVALS.values()}),
-    CATALOG: frozenset({DECISION}),
+    # What a person approved is published whatever became of the cells since.
+    PUBLISHED_ADAPTER: frozenset({DECISION, ADAPTER}),
+    CATALOG: frozenset({DECISION, PUBLISHED_ADAPTER}),
 }
 
 

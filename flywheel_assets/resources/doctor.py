@@ -14,6 +14,7 @@ from flywheel_assets import __version__, system
 from flywheel_assets.core.judge.calibration import MIN_LABELS
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.hub import HubError
 from flywheel_assets.resources.judge.choice import JudgeError, read_labels
 from flywheel_assets.resources.model_identity import model_path
 from flywheel_assets.resources.nemo.health import examine_cluster
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_cluster(settings),
         *_candidates(settings),
         *_judges(settings),
+        *_hub(settings),
     ]
 
 
@@ -164,6 +166,32 @@ def _labels(settings: Settings, slug: str, what: str) -> Finding:
     enough = min(right, len(labels) - right) >= MIN_LABELS
     advice = "" if enough else f"label at least {MIN_LABELS} answers of each kind"
     return Finding(f"{what}, labels", enough, f"{right} right, {len(labels) - right} wrong", advice)
+
+
+def _hub(settings: Settings) -> Iterator[Finding]:
+    """Where approved adapters go: whether it can be reached, and whose key it is."""
+    hub = settings.hub
+    if not hub.enabled:
+        return
+    if hub.folder is not None:
+        yield Finding("hub", True, f"folder {settings.resolve(hub.folder)}")
+        return
+    if find_spec("huggingface_hub") is None:
+        yield Finding("hub", False, "not installed: huggingface_hub", "pip install 'flywheel-assets[hub]'")
+        return
+    # Imported here: whoever publishes nowhere needs no client.
+    from flywheel_assets.resources.hub.endpoint import HubEndpoint
+
+    visibility = "private" if hub.private else "public"
+    try:
+        endpoint = HubEndpoint.from_environment(private=hub.private)
+        who = endpoint.who()
+    except HubError as error:
+        yield Finding("hub", False, f"namespace {hub.namespace}, {visibility} repositories", str(error))
+        return
+    version = importlib.metadata.version("huggingface_hub")
+    found = f"{endpoint.address}, key of {who}, namespace {hub.namespace}, {visibility} repositories, client {version}"
+    yield Finding("hub", True, found)
 
 
 def _weights(settings: Settings, candidate: Candidate) -> Finding:

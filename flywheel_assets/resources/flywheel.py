@@ -9,12 +9,12 @@ from functools import partial
 
 from flywheel_assets.core.gate_findings import Model
 from flywheel_assets.core.gates import Against
-from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, NODES, Partition, Scope
+from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, NODES, PUBLISHED_ADAPTER, Partition, Scope
 from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
 from flywheel_assets.core.promotion import serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import ArtifactMissing, ArtifactStore
-from flywheel_assets.resources.inputs import settings_slice, wanted
+from flywheel_assets.resources.inputs import publication_slice, settings_slice, wanted
 from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.resources.telemetry import SILENT, Telemetry, telemetry_of
 from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore
@@ -40,6 +40,15 @@ class Flywheel:
         read = settings_slice(self.settings, asset, partition)
         if asset == CATALOG:
             return {**read, "promotions": self.promotions.digests()}
+        if asset == PUBLISHED_ADAPTER:
+            acts = self.promotions.acts(partition.workload)
+            served = serving(acts)
+            return {
+                **publication_slice(self.settings, partition.workload, None if served is None else served.candidate),
+                "approved": None if served is None else [served.decision, served.candidate, served.variant],
+                # A rollback brings back what was published before: `main` has to follow, and so it is looked at again.
+                "acts": len(acts),
+            }
         if asset == DECISION and any(gate["against"] == Against.INCUMBENT for gate in read["gates"]):
             return {**read, "incumbent": self.incumbent(partition.workload)}
         return read

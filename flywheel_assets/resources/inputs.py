@@ -15,6 +15,7 @@ from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.metrics import installed_versions
 from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.core.suites import DomainRule
+from flywheel_assets.resources.hub import place_of, repository_of
 from flywheel_assets.resources.judge.choice import judge_slice
 from flywheel_assets.resources.model_identity import model_identity, template_hash
 from flywheel_assets.settings import Candidate, Engine, FinetuneMode, Settings
@@ -118,6 +119,24 @@ def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candid
     return {}
 
 
+def publication_slice(settings: Settings, workload: str, candidate_id: str | None) -> Json:
+    """What the publication of a candidate's adapter reads from the settings; None: there is nothing to publish."""
+    if candidate_id is None:
+        return {}
+    known = next((candidate for candidate in settings.candidates if candidate.id == candidate_id), None)
+    about = {"base_model", "license", "derived_from"}
+    return {
+        "where": place_of(settings),
+        "repository": repository_of(settings, workload, candidate_id),
+        **settings.hub.model_dump(mode="json", include={"private", "include_prefix"}),
+        # Gone from flywheel.yaml since it was approved: it serves all the same.
+        "candidate": None if known is None else known.model_dump(mode="json", include=about),
+        # The card says until when the decision holds.
+        "max_age_days": settings.decision_for(workload).max_age_days,
+        "cleaning": settings.cleaning_for(workload).model_dump(mode="json", include={"allow", "entities"}),
+    }
+
+
 def judged(settings: Settings, asset: str, workload: str) -> bool:
     """Whether an evaluation's answers go to the workload's judge: those to validation rows only where the choice to
     fine-tune looks at a judge column."""
@@ -128,10 +147,13 @@ def wanted(settings: Settings, asset: str, partition: Partition) -> bool:
     """Whether anything asks for this partition.
 
     Validation rows are only looked at in finetune mode `if_needed`, and only where the candidate can be fine-tuned; the
-    teacher is asked where its endpoint is known; where no candidate is examined nothing is compared.
+    teacher is asked where its endpoint is known; where no candidate is examined nothing is compared; adapters are published
+    where a hub is switched on.
     """
     if asset in (graph.COMPARISON, graph.DECISION):
         return bool(settings.candidates_of(partition.workload))
+    if asset == graph.PUBLISHED_ADAPTER:
+        return settings.hub.enabled and bool(settings.candidates_of(partition.workload))
     if asset == graph.VALIDATION_EVAL:
         candidate = settings.candidate(partition.candidate)
         if candidate.is_remote or not candidate.trainable:

@@ -11,6 +11,7 @@ from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.decision import DecisionSettings, Gate, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.hub import HubSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.loading import find_root, load_settings, parse_settings
@@ -44,6 +45,7 @@ __all__ = [
     "FinetuneMode",
     "FinetuneSettings",
     "Gate",
+    "HubSettings",
     "JudgeSettings",
     "LangfuseSettings",
     "LocalSettings",

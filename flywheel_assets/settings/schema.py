@@ -17,6 +17,7 @@ from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.decision import DecisionSettings, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.hub import HubSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.nemo import NemoSettings, Nim
@@ -125,6 +126,17 @@ class Candidate(Section):
     description: str | None = Field(None, description="A line for people; shown beside the id.")
     derived_from: str | None = Field(
         None, description="Set where the model was derived from another; shown in every report."
+    )
+    base_model: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$",
+        description="The model's id on a hub, such as `owner/name`; what a published adapter names as its base.",
+    )
+    license: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9.-]*$",
+        description="The model's licence as a hub writes it, such as `apache-2.0`; a published adapter repeats it, "
+        "null says `unknown`.",
     )
     gpus: int = Field(0, ge=0, description="Weight in the GPU budget; remote endpoints weigh 0.")
     context_length: int = Field(
@@ -241,6 +253,7 @@ class Settings(Section):
     judge: JudgeSettings = JudgeSettings()
     decision: DecisionSettings = DecisionSettings()
     promotion: PromotionSettings = PromotionSettings()
+    hub: HubSettings = HubSettings()
     prices: dict[str, Price] = Field(
         default_factory=dict,
         description="Price table for cost per 1,000 requests, by candidate id, teacher model name or judge's name "

@@ -193,8 +193,10 @@ def _no_rows(rows: int, too_long: int, max_length: int) -> TrainerError:
 
 
 def _save(model: Any, tokenizer: Any, folder: Path, *, base: str) -> None:
-    """The adapter in PEFT form; it names its base without a path of this machine, so that equal trainings are equal."""
+    """The adapter in PEFT form with its tokenizer; it names its base without a path of this machine, so that equal trainings
+    are equal."""
     model.save_pretrained(str(folder), safe_serialization=True)
+    tokenizer.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)
     (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
     config = folder / "adapter_config.json"

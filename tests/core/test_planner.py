@@ -29,6 +29,7 @@ class World:
     slices: dict[str, Any] = field(default_factory=dict)
     broken: set[Target] = field(default_factory=set)
     validation_wanted: bool = False
+    hub_wanted: bool = False
 
     @property
     def state(self) -> FlywheelState:
@@ -36,10 +37,14 @@ class World:
             workloads=self.workloads,
             watermarks=self.watermarks,
             settings_slice=lambda asset, partition: {"slice": self.slices.get(asset, 0)},
-            wanted=lambda asset, partition: asset != graph.VALIDATION_EVAL or self.validation_wanted,
+            wanted=self._wanted,
             published=self.published,
             failures=self.failures,
         )
+
+    def _wanted(self, asset: str, partition: Partition) -> bool:
+        optional = {graph.VALIDATION_EVAL: self.validation_wanted, graph.PUBLISHED_ADAPTER: self.hub_wanted}
+        return optional.get(asset, True)
 
     def make(self, target: Target, content: str | None = None) -> None:
         inputs = inputs_of(target, self.state)
@@ -247,6 +252,45 @@ def test_base_evaluation_and_customization_are_batches_of_their_own() -> None:
         Lane.CUSTOMIZE: (graph.FINETUNE_DECISION, graph.ADAPTER, CUSTOMIZED),
         Lane.EXAMINE: (graph.PREFIX, graph.EVALS[Variant.BASE], graph.EVALS[Variant.PREFIXED]),
     }
+
+
+def test_a_hub_that_is_down_holds_no_verdict_and_no_catalog_up() -> None:
+    world = World(hub_wanted=True)
+    world.broken.add((graph.PUBLISHED_ADAPTER, Partition("router")))
+    assert (graph.CATALOG, Partition()) in world.settle()
+    assert (graph.DECISION, Partition("router")) in world.published
+    assert (graph.PUBLISHED_ADAPTER, Partition("router")) not in world.published
+
+
+def test_what_is_published_late_brings_the_catalog_up_to_date() -> None:
+    world = World(hub_wanted=True)
+    target = (graph.PUBLISHED_ADAPTER, Partition("router"))
+    world.broken.add(target)
+    world.settle()
+    world.broken.clear()
+    assert world.settle() == [target, (graph.CATALOG, Partition())]
+
+
+def test_what_was_approved_is_published_though_another_cell_broke() -> None:
+    world = World(hub_wanted=True)
+    world.broken.add((graph.ADAPTER, Partition("router", "tiny")))
+    world.settle()
+    assert (graph.PUBLISHED_ADAPTER, Partition("router")) in world.published
+
+
+def test_switching_the_hub_on_makes_the_publication_and_the_catalog_only() -> None:
+    world = settled()
+    world.hub_wanted = True
+    assert assets_planned(world) == {graph.PUBLISHED_ADAPTER, graph.CATALOG}
+
+
+def test_publishing_is_a_batch_of_its_own() -> None:
+    world = World(hub_wanted=True)
+    world.settle()
+    world.slices[graph.PUBLISHED_ADAPTER] = "approved"
+    assert [(batch.lane, batch.assets) for batch in batches(plan(world.state))] == [
+        (Lane.PUBLISH, (graph.PUBLISHED_ADAPTER,))
+    ]
 
 
 def test_a_busy_batch_is_not_started_twice() -> None:

@@ -16,7 +16,9 @@ import numpy as np
 import psutil
 import pytest
 
+from flywheel_assets.core.cleaning import CleaningPolicy
 from flywheel_assets.resources.chat_templates import resolve_template
+from flywheel_assets.resources.hub import collect
 from flywheel_assets.resources.model_files import folder_for, prune_layers
 from flywheel_assets.resources.serving import Serving
 from flywheel_assets.resources.training import TrainedAdapter, TrainingJob, job_for_child, run_training
@@ -104,6 +106,24 @@ def test_nothing_is_left_in_the_working_folder_and_no_path_of_this_machine_in_th
     config = (trained[0].adapter_dir / "adapter_config.json").read_text()
     assert str(job.work_dir.parent) not in config
     assert json.loads(config)["base_model_name_or_path"] == "tiny.gguf"
+
+
+def test_the_adapter_brings_its_tokenizer_and_may_be_published_as_it_is(
+    trained: tuple[TrainedAdapter, list[str]], job: TrainingJob
+) -> None:
+    from transformers import AutoTokenizer
+
+    adapter_dir = trained[0].adapter_dir
+    assert adapter_dir is not None
+    there, base = (
+        AutoTokenizer.from_pretrained(folder) for folder in (adapter_dir, folder_for(Path(job.model), job.cache_dir))
+    )
+    text = "<|im_start|>user\nWeather in place 7?<|im_end|>\n<|im_start|>assistant\n"
+    assert there(text)["input_ids"] == base(text)["input_ids"]
+    assert there.eos_token == "<|im_end|>" and there.chat_template == TEMPLATE
+    files = {path.name: path for path in adapter_dir.iterdir()}
+    payload = collect(files, CleaningPolicy(), {str(job.work_dir.parent): "where it was trained"})
+    assert {"adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= payload.files.keys()
 
 
 @pytest.fixture(scope="module")

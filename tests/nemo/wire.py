@@ -121,13 +121,20 @@ class Routes:
 
 
 Take = Callable[[str, Routes, Asked], Iterator[Answered | None]]
+# Reads the body of a request; None cuts the connection.
+Receive = Callable[[BaseHTTPRequestHandler], bytes | None]
+
+
+def receive_all(request: BaseHTTPRequestHandler) -> bytes | None:
+    """The whole body."""
+    return request.rfile.read(int(request.headers["Content-Length"] or 0))
 
 
 class Listener:
     """One service on a port of its own, which it keeps over restarts."""
 
-    def __init__(self, service: str, routes: Routes, take: Take) -> None:
-        self.service, self._routes, self._take = service, routes, take
+    def __init__(self, service: str, routes: Routes, take: Take, receive: Receive = receive_all) -> None:
+        self.service, self._routes, self._take, self._receive = service, routes, take, receive
         self.port = 0
         self._open: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -143,7 +150,10 @@ class Listener:
             protocol_version = "HTTP/1.1"
 
             def _serve(self) -> None:
-                raw = self.rfile.read(int(self.headers["Content-Length"] or 0))
+                if (raw := listener._receive(self)) is None:
+                    self.close_connection = True
+                    self.connection.close()
+                    return
                 url = urlsplit(self.path)
                 query = {name: values[-1] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
                 asked = Asked(self.command, url.path, query, dict(self.headers.items()), raw)
