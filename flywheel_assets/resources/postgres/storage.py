@@ -18,9 +18,9 @@ class PostgresStorage(DagsterPostgresStorage):
     """Runs, events and schedules in PostgreSQL."""
 
     @classmethod
-    def from_config_value(
+    def from_config_value(  # type: ignore[override]  # as in dagster-postgres: its class is narrower than Dagster's
         cls, inst_data: ConfigurableClassData | None, config_value: PostgresStorageConfig
-    ) -> DagsterPostgresStorage:
+    ) -> PostgresStorage:
         """The storage of a dagster.yaml. Raises `PostgresError` for what is no PostgreSQL URL."""
         if "postgres_url" in config_value and not config_value["postgres_url"]:
             raise PostgresError(
@@ -30,7 +30,7 @@ class PostgresStorage(DagsterPostgresStorage):
         try:
             return cls(
                 postgres_url=with_driver(pg_url_from_config(config_value)),
-                should_autocreate_tables=config_value.get("should_autocreate_tables", True),
+                should_autocreate_tables=bool(config_value.get("should_autocreate_tables", True)),
                 inst_data=inst_data,
             )
         except DagsterPostgresException as error:
