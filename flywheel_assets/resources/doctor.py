@@ -50,6 +50,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_cluster(settings),
         *_candidates(settings),
         *_judges(settings),
+        *_alerts(settings),
     ]
 
 
@@ -164,6 +165,24 @@ def _labels(settings: Settings, slug: str, what: str) -> Finding:
     enough = min(right, len(labels) - right) >= MIN_LABELS
     advice = "" if enough else f"label at least {MIN_LABELS} answers of each kind"
     return Finding(f"{what}, labels", enough, f"{right} right, {len(labels) - right} wrong", advice)
+
+
+def _alerts(settings: Settings) -> Iterator[Finding]:
+    """Where alerts go. Nothing is sent: whoever looks here does not want to wake anybody."""
+    ours = settings.alerts
+    if not ours.is_configured:
+        yield Finding("alerts", True, "none: nobody is told of failures, changed decisions or drift (docs/alerts.md)")
+        return
+    mail = ours.email
+    names = [ours.webhook_env, *((mail.user_env, mail.password_env) if mail is not None else ())]
+    missing = [name for name in names if name is not None and not os.environ.get(name, "").strip()]
+    ways = [f"webhook of {ours.webhook_env}"] if ours.webhook_env is not None else []
+    ways += [f"mail to {len(mail.to)} through {mail.host}:{mail.port}"] if mail is not None else []
+    found = f"{', '.join(ours.on)} by {' and '.join(ways)} (nothing was sent)"
+    if missing:
+        yield Finding("alerts", False, f"{found}; NOT set: {', '.join(missing)}", "set it in the environment or in .env")
+        return
+    yield Finding("alerts", True, found)
 
 
 def _weights(settings: Settings, candidate: Candidate) -> Finding:

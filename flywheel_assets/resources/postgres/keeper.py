@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from flywheel_assets.resources.postgres.home import ServerHome
-from flywheel_assets.resources.postgres.server import USER
+from flywheel_assets.resources.postgres.server import PORT, USER
 from flywheel_assets.resources.processes import end_with_parent
 
 _LOOK_S = 0.3
@@ -36,6 +37,8 @@ def main(folder: Path) -> int:
     own = os.open(home.folder / "keeper.lock", os.O_RDWR | os.O_CREAT, 0o600)
     if not _lock_now(own):
         return 0  # Another one keeps it; whoever asked for this one sees it answer.
+    with suppress(OSError):  # Not a file, where somebody starts it by hand.
+        os.ftruncate(sys.stdout.fileno(), 0)
     _clear_up(home)
     _have_database(home)
     server = _start(home)
@@ -101,7 +104,7 @@ def _start(home: ServerHome) -> subprocess.Popen[bytes]:
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(home.socket_folder),
-        "port": "5432",
+        "port": str(PORT),
         # Dagster keeps times without a zone, in that of the server.
         "timezone": "UTC",
         # Dagster tries inserts that may be there already: no error, and what it writes belongs in no log.

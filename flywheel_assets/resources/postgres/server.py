@@ -20,6 +20,8 @@ from flywheel_assets.resources.postgres.home import ServerHome
 from flywheel_assets.resources.postgres.url import PostgresError
 
 USER = "flywheel"
+# Of the socket's name only. Named everywhere: libpq would take PGPORT of whoever asks.
+PORT = 5432
 _DATABASE = "postgres"
 # Making a database takes 2 to 10 s, recovering one after a kill about as long.
 _START_S = 60.0
@@ -37,7 +39,7 @@ class EmbeddedServer:
     def url(self) -> str:
         """For SQLAlchemy, with the password: into an environment, never onto a screen."""
         password = self.home.password_file.read_text(encoding="ascii")
-        return f"postgresql+psycopg2://{USER}:{password}@/{_DATABASE}?host={quote(str(self.home.socket_folder))}"
+        return f"postgresql+psycopg2://{USER}:{password}@/{_DATABASE}?host={quote(str(self.home.socket_folder))}&port={PORT}"
 
     def hold(self) -> int:
         """Have the server running until the returned file descriptor is closed. Raises `PostgresError`.
@@ -74,20 +76,26 @@ class EmbeddedServer:
         draft.rename(path)
 
     def _start(self) -> None:
-        environment = {name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ}
-        command = [sys.executable, "-m", "flywheel_assets.resources.postgres.keeper", str(self.home.folder)]
-        with os.fdopen(os.open(self.home.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600), "w") as log:
-            # A session of its own: Ctrl-C at the terminal is for the command, which still has something to write down.
-            keeper = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+        keeper = self._keeper()
         deadline = time.monotonic() + _START_S
         while (refusal := self._refusal()) is not None:
-            if keeper.poll() or time.monotonic() > deadline:
-                raise PostgresError(
-                    f"the PostgreSQL server did not start ({self.home.log_file}): {self._last_words() or refusal}"
-                )
+            ended = keeper.poll()
+            if ended or time.monotonic() > deadline:
+                words = self._last_words() or refusal
+                raise PostgresError(f"the PostgreSQL server did not start ({self.home.log_file}): {words}")
             time.sleep(0.1)
+            if ended == 0:
+                # Another one keeps the folder: it is still starting its server, or on its way out.
+                keeper = self._keeper()
+
+    def _keeper(self) -> subprocess.Popen[bytes]:
+        environment = {name: os.environ[name] for name in _KEEPER_ENVIRONMENT if name in os.environ}
+        command = [sys.executable, "-m", "flywheel_assets.resources.postgres.keeper", str(self.home.folder)]
+        with os.fdopen(os.open(self.home.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w") as log:
+            # A session of its own: Ctrl-C at the terminal is for the command, which still has something to write down.
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
 
     def _refusal(self) -> str | None:
         """Why the server does not answer; None when it does."""
@@ -98,6 +106,7 @@ class EmbeddedServer:
                 user=USER,
                 password=self.home.password_file.read_text(encoding="ascii"),
                 host=str(self.home.socket_folder),
+                port=PORT,
                 dbname=_DATABASE,
                 connect_timeout=10,
             ).close()
