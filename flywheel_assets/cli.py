@@ -285,8 +285,14 @@ def demo(
 
     settings = load_settings()
     with _instance(settings) as instance:
-        if not play(instance, settings, full=full, out=out):
+        if not play(instance, settings, full=full, ui=_ui_command(settings), out=out):
             raise typer.Exit(1)
+
+
+def _ui_command(settings: Settings) -> str:
+    """How to open the UI on the instance in use: a profile of the clone is asked for by its name."""
+    home = Path(os.environ["DAGSTER_HOME"])
+    return f"make ui PROFILE={home.name}" if home.parent == settings.root / "deploy" else "make ui"
 
 
 @contextmanager
@@ -355,6 +361,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from flywheel_assets.resources.ingest import IngestError
     from flywheel_assets.resources.judge.choice import JudgeError
     from flywheel_assets.resources.leases import LeaseError
+    from flywheel_assets.resources.postgres.url import PostgresError
     from flywheel_assets.resources.prediction_cache import CacheError
     from flywheel_assets.resources.serving import ServingError
     from flywheel_assets.resources.sources import SourceError
@@ -370,6 +377,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
         IngestError,
         JudgeError,
         LeaseError,
+        PostgresError,
         PromotionRefused,
         ServingError,
         SourceError,

@@ -19,6 +19,7 @@ from flywheel_assets.assets.publication import publication_assets
 from flywheel_assets.assets.training import training_assets
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.platform import LocalPlatform
+from flywheel_assets.sensors.alerts import alert_sensors
 from flywheel_assets.sensors.janitor import janitor_sensor
 from flywheel_assets.sensors.reconcile import reconcile_sensor
 from flywheel_assets.sensors.sources import source_sensors
@@ -49,7 +50,13 @@ def build_defs(
             *distribution_assets(settings),
         ],
         jobs=[promote_job()],
-        sensors=[reconcile_sensor(settings), janitor_sensor(), *_store_sensors(settings), *source_sensors(settings)],
+        sensors=[
+            reconcile_sensor(settings),
+            janitor_sensor(),
+            *_store_sensors(settings),
+            *source_sensors(settings),
+            *alert_sensors(settings),
+        ],
         resources={**resources, **(resource_overrides or {})},
         # The default executor starts a process a step: 42-58 s for five trivial steps where this one takes 2 s.
         # Heavy work lives in child processes of its own.

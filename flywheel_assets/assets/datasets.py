@@ -28,6 +28,7 @@ from flywheel_assets.settings import Settings
 
 PROFILE_FILE = "profile.json"
 DRIFT_FILE = "drift.json"
+SINCE_DECISION = "since decision"
 _SHOWN_TOOLS = 50
 _ADDED_AT_INGEST = 4096
 _QUALITY = ("cut_off", "refusal", "rated", "near_records", "near_clusters", "near_largest")
@@ -173,7 +174,7 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
     drift = _drift(work, content)
     if isinstance(drift, Drift):
         (work.draft(graph.PROFILE).path / DRIFT_FILE).write_bytes(orjson.dumps(drift.to_json(), option=orjson.OPT_INDENT_2))
-    return {graph.PROFILE: Outcome(Made(data_version, summary), [check, _drift_check(drift)])}
+    return {graph.PROFILE: Outcome(Made(data_version, summary), [check, _drift_check(work, drift)])}
 
 
 def _drift(work: Work, profile: Json) -> Drift | str:
@@ -190,10 +191,13 @@ def _drift(work: Work, profile: Json) -> Drift | str:
     return drift_between(orjson.loads((behind.path / PROFILE_FILE).read_bytes()), profile)
 
 
-def _drift_check(drift: Drift | str) -> CheckOutcome:
+def _drift_check(work: Work, drift: Drift | str) -> CheckOutcome:
     if isinstance(drift, str):
         return CheckOutcome("drift", True, drift, blocking=False)
-    details = {name: round(shift.psi, 4) for name, shift in drift.shifts.items()}
+    decision = work.flywheel.artifacts.current(graph.DECISION, work.partition)
+    # Which decision it is the drift since: turns that see the same drift again are told apart from a new one by it.
+    since = {SINCE_DECISION: decision.version} if decision is not None else {}
+    details = {name: round(shift.psi, 4) for name, shift in drift.shifts.items()} | since
     return CheckOutcome("drift", not drift.drifted, drift.summary(), blocking=False, details=details)
 
 

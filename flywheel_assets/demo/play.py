@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 
-def play(instance: DagsterInstance, settings: Settings, *, full: bool, out: Console) -> bool:
-    """Fetch, ingest, turn the flywheel, show the decision; whether every cell came through."""
+def play(instance: DagsterInstance, settings: Settings, *, full: bool, ui: str, out: Console) -> bool:
+    """Fetch, ingest, turn the flywheel, show the decision; whether every cell came through. `ui` is the command that opens
+    the UI on this instance."""
     started = time.monotonic()
     out.print(announce(settings.home, full), markup=False)
     out.rule("1 of 3: data and models")
@@ -33,18 +34,18 @@ def play(instance: DagsterInstance, settings: Settings, *, full: bool, out: Cons
     turned = run_plan(instance, settings, files.workloads, (), out=out)
     out.rule("what came out")
     print_report(turned, settings, as_json=False, out=out)
-    _epilogue(settings, files, time.monotonic() - started, out)
+    _epilogue(settings, files, ui, time.monotonic() - started, out)
     return turned.ok
 
 
-def _epilogue(settings: Settings, files: DemoFiles, seconds: float, out: Console) -> None:
+def _epilogue(settings: Settings, files: DemoFiles, ui: str, seconds: float, out: Console) -> None:
     """Where things lie, and what to try next."""
     home = _short(settings.home)
     out.print(
         f"\nDone in {seconds / 60:.1f} minutes, on public benchmark requests with accepted answers, not on production "
         f"traffic.\n"
         f"Artifacts: {home}/artifacts/objects (one folder an asset; the decision's report.html is the one to read)\n"
-        f"The same in Dagster:        make ui          then http://localhost:3000\n"
+        f"The same in Dagster:        {ui:<16} then http://localhost:3000\n"
         f"The customized model:       .venv/bin/flywheel serve {files.workloads[0]}\n"
         f"                            prints a curl that gets a tool call from it\n"
         f"Your own traffic:           .venv/bin/flywheel ingest my.jsonl && .venv/bin/flywheel run",

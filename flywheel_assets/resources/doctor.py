@@ -52,6 +52,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_candidates(settings),
         *_judges(settings),
         *_hub(settings),
+        *_alerts(settings),
     ]
 
 
@@ -192,6 +193,24 @@ def _hub(settings: Settings) -> Iterator[Finding]:
     version = importlib.metadata.version("huggingface_hub")
     found = f"{endpoint.address}, key of {who}, namespace {hub.namespace}, {visibility} repositories, client {version}"
     yield Finding("hub", True, found)
+
+
+def _alerts(settings: Settings) -> Iterator[Finding]:
+    """Where alerts go. Nothing is sent: whoever looks here does not want to wake anybody."""
+    ours = settings.alerts
+    if not ours.is_configured:
+        yield Finding("alerts", True, "none: nobody is told of failures, changed decisions or drift (docs/alerts.md)")
+        return
+    mail = ours.email
+    names = [ours.webhook_env, *((mail.user_env, mail.password_env) if mail is not None else ())]
+    missing = [name for name in names if name is not None and not os.environ.get(name, "").strip()]
+    ways = [f"webhook of {ours.webhook_env}"] if ours.webhook_env is not None else []
+    ways += [f"mail to {len(mail.to)} through {mail.host}:{mail.port}"] if mail is not None else []
+    found = f"{', '.join(ours.on)} by {' and '.join(ways)} (nothing was sent)"
+    if missing:
+        yield Finding("alerts", False, f"{found}; NOT set: {', '.join(missing)}", "set it in the environment or in .env")
+        return
+    yield Finding("alerts", True, found)
 
 
 def _weights(settings: Settings, candidate: Candidate) -> Finding:

@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -63,6 +64,21 @@ def die_with_parent(parent_pid: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_parent(parent_pid: int, how: signal.Signals) -> Callable[[], None]:
+    """A `preexec_fn` for programs that are not Python: like `die_with_parent`, with a signal they can end well on.
+
+    The library is opened here and not in the child, where another thread of this process may have held its lock.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, how)
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+    return ask
 
 
 @cache

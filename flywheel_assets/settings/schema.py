@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, field_validator, model_validator
 
+from flywheel_assets.settings.alerts import AlertSettings
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.decision import DecisionSettings, PromotionSettings
@@ -243,6 +244,7 @@ class Settings(Section):
     )
     cleaning: CleaningSettings = CleaningSettings()
     automation: AutomationSettings = AutomationSettings()
+    alerts: AlertSettings = AlertSettings()
     split: SplitSettings = SplitSettings()
     training: TrainingSettings = TrainingSettings()
     finetune: FinetuneSettings = FinetuneSettings()

@@ -29,6 +29,7 @@ class Clone:
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
+    through: list[str] = field(default_factory=list)
 
     @classmethod
     def make(cls, root: Path, edit: Callable[[dict[str, Any]], None] | None = None) -> Clone:
@@ -52,13 +53,23 @@ class Clone:
         change(content)
         path.write_text(yaml.safe_dump(content, sort_keys=False))
 
+    def on_postgres(self) -> Clone:
+        """From now on with the instance of deploy/postgres, and through the command that `make ... PROFILE=postgres` puts in
+        front; the server is one of its own."""
+        home = self.root / "deploy" / "postgres"
+        home.mkdir(parents=True)
+        (home / "dagster.yaml").write_text((REPOSITORY / "deploy" / "postgres" / "dagster.yaml").read_text())
+        self.environment["DAGSTER_HOME"] = str(home)
+        self.through = [sys.executable, "-m", "flywheel_assets.postgres", "--"]
+        return self
+
     def env(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "FLYWHEEL_HOME", "FLYWHEEL_CONFIG")}
         return {**kept, "PYTHONPATH": str(REPOSITORY), "DAGSTER_HOME": str(self.root), **self.environment}
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """`flywheel ARGUMENTS`, in a process group of its own."""
-        command = [sys.executable, "-m", "flywheel_assets.cli", *arguments]
+        command = [*self.through, sys.executable, "-m", "flywheel_assets.cli", *arguments]
         return subprocess.Popen(command, cwd=self.root, env=self.env(), text=True, start_new_session=True, **options)
 
     def flywheel(self, *arguments: str, timeout: float = 1500, ok: bool = True) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,15 @@ def dagster_dev(clone: Clone, *, dagster_home: bool = True) -> Iterator[str]:
     environment = clone.env()
     if not dagster_home:
         del environment["DAGSTER_HOME"]
-    command = [str(Path(sys.executable).with_name("dagster")), "dev", "--port", str(port), "--host", "127.0.0.1"]
+    command = [
+        *clone.through,
+        str(Path(sys.executable).with_name("dagster")),
+        "dev",
+        "--port",
+        str(port),
+        "--host",
+        "127.0.0.1",
+    ]
     log = (clone.root / "dev.log").open("w")
     with subprocess.Popen(
         command, cwd=clone.root, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
