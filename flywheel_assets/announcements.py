@@ -14,13 +14,17 @@ from flywheel_assets.assets.keys import ALL_KEYS
 from flywheel_assets.core.graph import EVERYTHING, TRACES, Partition, Scope, scope_of
 from flywheel_assets.core.planner import Target
 from flywheel_assets.partitions import CANDIDATE_DIMENSION, WORKLOAD_DIMENSION
+from flywheel_assets.resources.artifacts import ArtifactStore
 
 
-def announced(instance: dg.DagsterInstance) -> dict[Target, str]:
-    """The data version in the latest materialization event of every target; one query an asset."""
+def announced(instance: dg.DagsterInstance, artifacts: ArtifactStore) -> dict[Target, str]:
+    """The data version in the latest materialization event of every target that may be published.
+
+    One query an asset, and none for an asset without refs: an event that no ref stands behind says nothing.
+    """
     found: dict[Target, str] = {}
     for name, key in ALL_KEYS.items():
-        if name == TRACES:
+        if name == TRACES or not artifacts.ever_published(name):
             continue
         if scope_of(name) is Scope.ALL:
             event = instance.get_latest_materialization_event(key)
