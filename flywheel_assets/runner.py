@@ -15,7 +15,7 @@ from typing import Protocol
 
 from dagster import DagsterInstance
 
-from flywheel_assets.announcements import announced
+from flywheel_assets.announcements import Announcements
 from flywheel_assets.assets.capture import observe_summaries
 from flywheel_assets.core.batches import Batch, Lane, batches
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
@@ -85,7 +85,7 @@ def current_plan(instance: DagsterInstance, flywheel: Flywheel, given_up: Collec
     """What is stale now, after registering new workloads as partitions."""
     summaries = flywheel.traces.workloads()
     observe_summaries(instance, summaries)
-    heard = announced(instance, flywheel.artifacts)
+    heard = Announcements().latest(instance)
     return plan(flywheel.state(announced=heard, summaries=summaries), given_up=frozenset(given_up))
 
 

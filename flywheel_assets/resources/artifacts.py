@@ -131,10 +131,6 @@ class ArtifactStore:
             )
         return Artifact(asset, partition, version, path, manifest)
 
-    def ever_published(self, asset: str) -> bool:
-        """Whether any partition of an asset was published here, as far as one look at the refs can tell."""
-        return (self.root / "refs" / asset).is_dir()
-
     def require(self, asset: str, partition: Partition) -> Artifact:
         """The current version; ArtifactMissing says what to do if there is none, or it is not usable."""
         artifact = self.current(asset, partition)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from flywheel_assets.announcements import announced
+from flywheel_assets.announcements import Announcements
 from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_summaries
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch, batches, parse_identity
@@ -38,6 +38,7 @@ _UNFINISHED = [
 
 def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
     """The `reconcile` sensor."""
+    announcements = Announcements()
 
     @dg.sensor(
         name="reconcile",
@@ -60,7 +61,7 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
                 summaries = flywheel.traces.workloads()
                 # What is not reported in this tick is in one of the next, and planned with all the same.
                 observe_summaries(instance, summaries, most=MAX_OBSERVATIONS, until=until)
-                heard = announced(instance, flywheel.artifacts)
+                heard = announcements.latest(instance)
                 held = paced(flywheel, flywheel.state(announced=heard, summaries=summaries))
         except ElasticsearchUnavailable as error:
             return dg.SkipReason(f"{error} Nothing was started; the next tick looks again.")
