@@ -15,8 +15,8 @@ from typing import Protocol
 
 from dagster import DagsterInstance
 
-from flywheel_assets.announcements import announced
-from flywheel_assets.assets.capture import observe_traces
+from flywheel_assets.announcements import Announcements
+from flywheel_assets.assets.capture import observe_summaries
 from flywheel_assets.core.batches import Batch, Lane, batches
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
@@ -83,8 +83,10 @@ Say = Callable[[str], None]
 
 def current_plan(instance: DagsterInstance, flywheel: Flywheel, given_up: Collection[Attempt] = ()) -> Plan:
     """What is stale now, after registering new workloads as partitions."""
-    observe_traces(instance, flywheel)
-    return plan(flywheel.state(announced=announced(instance)), given_up=frozenset(given_up))
+    summaries = flywheel.traces.workloads()
+    observe_summaries(instance, summaries)
+    heard = Announcements().latest(instance)
+    return plan(flywheel.state(announced=heard, summaries=summaries), given_up=frozenset(given_up))
 
 
 def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice: Choice, say: Say) -> RunReport:

@@ -79,7 +79,7 @@ PUBLISHED_ADAPTER = "published_adapter"
 
 NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
-    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="4"),
+    Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="5"),
     Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="4"),
     Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="4"),
     Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="3"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from flywheel_assets.resources.artifacts import ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.inputs import publication_slice, settings_slice, wanted
 from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.resources.telemetry import SILENT, Telemetry, telemetry_of
-from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore
+from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore, WorkloadSummary
 from flywheel_assets.settings import Settings
 
 
@@ -75,11 +75,17 @@ class Flywheel:
         known = [summary.slug for summary in self.traces.workloads()] if only is None else list(only)
         return {slug: tuple(c.id for c in self.settings.candidates_of(slug)) for slug in sorted(known)}
 
-    def state(self, only: Iterable[str] | None = None, announced: Mapping[Target, str] | None = None) -> FlywheelState:
+    def state(
+        self,
+        only: Iterable[str] | None = None,
+        announced: Mapping[Target, str] | None = None,
+        summaries: Sequence[WorkloadSummary] | None = None,
+    ) -> FlywheelState:
         """What the planner looks at. `announced` maps targets to the data version of their latest materialization;
-        None takes every event for granted (a body does: it is about to emit its own)."""
+        None takes every event for granted (a body does: it is about to emit its own). `summaries` are the store's
+        workloads, where they are at hand."""
         # Asked for once: in some stores this is a request over the network.
-        summaries = self.traces.workloads()
+        summaries = self.traces.workloads() if summaries is None else summaries
         workloads = self.workloads([summary.slug for summary in summaries] if only is None else only)
         watermarks = {s.slug: s.watermark for s in summaries if s.count and s.slug in workloads}
         published: dict[Target, Published] = {}

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from flywheel_assets.announcements import announced
-from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_traces
+from flywheel_assets.announcements import Announcements
+from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_summaries
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch, batches, parse_identity
 from flywheel_assets.core.planner import every_failure, plan
@@ -38,6 +38,7 @@ _UNFINISHED = [
 
 def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
     """The `reconcile` sensor."""
+    announcements = Announcements()
 
     @dg.sensor(
         name="reconcile",
@@ -56,9 +57,12 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         until = time.monotonic() + STORE_BUDGET_S
         try:
             with bounded(STORE_BUDGET_S):
-                # What is not reported in this tick is in one of the next: the plan asks the store itself.
-                observe_traces(instance, flywheel, most=MAX_OBSERVATIONS, until=until)
-                held = paced(flywheel, flywheel.state(announced=announced(instance)))
+                # Asked for once: what is observed and what is planned with are one state of the store.
+                summaries = flywheel.traces.workloads()
+                # What is not reported in this tick is in one of the next, and planned with all the same.
+                observe_summaries(instance, summaries, most=MAX_OBSERVATIONS, until=until)
+                heard = announcements.latest(instance)
+                held = paced(flywheel, flywheel.state(announced=heard, summaries=summaries))
         except ElasticsearchUnavailable as error:
             return dg.SkipReason(f"{error} Nothing was started; the next tick looks again.")
         state, bound = held.state, flywheel.settings.automation.max_runs

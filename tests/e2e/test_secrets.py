@@ -1,7 +1,9 @@
 """What leaves the trace store is clean: a whole run of the real command line over records full of secrets.
 
-Only the trace store itself may hold them (docs/cleaning.md): artifacts, caches, Dagster's event log, run storage and
-compute logs, and everything the commands print are searched, inside compressed files, too.
+Only the trace store itself may hold them (docs/cleaning.md): artifacts, adapters, caches, Dagster's event log, run storage
+and compute logs, what training leaves in the folders of its libraries, and everything the commands print are searched,
+inside compressed files, too. One candidate is asked over the network, another one is really trained and served: a model
+of a few thousand weights, so that nothing but its size is unlike a real one.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ import gzip
 import json
 import secrets
 import sqlite3
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +28,39 @@ from tests.core.cleaning.values import generated
 from tests.e2e.clone import Clone
 from tests.e2e.own_traffic import write_ticket_records
 from tests.fakes import OpenAIDouble
+from tests.trainer.tiny_model import write_gguf
 
 Json = dict[str, Any]
 WORKLOAD = "desk"
+TRAINING = {"max_rows": 24, "batch_size": 2, "adapter_dim": 4, "save_steps": 3, "max_seq_length": 4096, "device": "cpu"}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(1200)]
 
 
-def test_no_secret_of_any_kind_is_found_in_anything_that_a_run_leaves_behind(tmp_path: Path) -> None:
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """The folder for temporary files, which is not `tmp_path`: sockets stand in it, and their paths must be short."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_no_secret_of_any_kind_is_found_in_anything_that_a_run_leaves_behind(tmp_path: Path, scratch: Path) -> None:
     seed = secrets.randbelow(10**9)
     values = generated(seed)
     assert len(values) >= 30
     traffic = _traffic(tmp_path, [sentence for _, sentence in values.values()])
     with OpenAIDouble(answer=_parrot) as model:
 
-        def _remote(content: Json) -> None:
-            candidate = {"id": "parrot", "engine": "openai", "model": model.url, "trainable": False}
-            content.update(candidates=[candidate], workloads={WORKLOAD: {"split": {"eval_size": 60}}})
+        def _candidates(content: Json) -> None:
+            asked = {"id": "parrot", "engine": "openai", "model": model.url, "trainable": False}
+            trained = {"id": "tiny", "model": "tiny.gguf", "chat_template": "chatml-tools", "context_length": 4096}
+            content.update(candidates=[asked, trained], workloads={WORKLOAD: {"split": {"eval_size": 60}}})
+            content.update(training={**content["training"], **TRAINING}, evaluation={"max_tokens": 16})
 
-        clone = Clone.make(tmp_path / "clone", _remote)
+        clone = Clone.make(tmp_path / "clone", _candidates)
+        write_gguf(clone.root / "tiny.gguf")
+        # Where libraries keep what they make of rows is searched, too.
+        clone.environment |= {"HF_HOME": str(clone.root / "hf"), "TMPDIR": str(scratch)}
         said = []
         for command in (
             ("ingest", str(traffic), "--json"),
@@ -57,21 +75,27 @@ def test_no_secret_of_any_kind_is_found_in_anything_that_a_run_leaves_behind(tmp
             done = clone.flywheel(*command, ok=command[0] != "ingest")
             said += [done.stdout, done.stderr]
         assert json.loads(said[0])["rejected"] >= 5 * len(values), seed
-        assert clone.status()[WORKLOAD]["cells"]["parrot"]["base"]["state"] == "ok"
+        cells = clone.status()[WORKLOAD]["cells"]
+        assert cells["parrot"]["base"]["state"] == "ok" and cells["tiny"]["customized"]["state"] == "ok", (seed, said[4:8])
+        assert json.loads((clone.artifact("adapter", f"{WORKLOAD}/tiny") / "training.json").read_text())["steps"] == 12
         assert model.count > 0
         # The model was asked clean questions, so that its answers could hold none.
         said.append(json.dumps(model.chats))
-    searched, found, seen = 0, [], False
-    for where, content in [("what the commands printed", "\n".join(said).encode()), *_left_behind(clone.root)]:
-        searched += 1
+    left_behind = chain(_left_behind(clone.root), _left_behind(scratch))
+    searched, found, seen, trained = set(), [], False, False
+    for where, content in [("what the commands printed", "\n".join(said).encode()), *left_behind]:
+        searched.add(where)
         seen |= b"<EMAIL_1>" in content and ".zst (opened)" in where
+        trained |= b"step 12/12" in content and ".db (opened)" in where
         for kind, (value, _) in values.items():
             twice = json.dumps(json.dumps(value))[3:-3]
             if any(form.encode() in content for form in {value, json.dumps(value)[1:-1], twice}):
                 found.append((kind, where))
     assert not found, (seed, sorted(set(found))[:20])
-    # The search looks where the words are: what took an address's place is found in the segments.
-    assert searched > 50 and seen
+    # The search looks where the words are: what took an address's place is found in the segments, what training said in
+    # the event log.
+    assert len(searched) > 50 and seen
+    assert trained and any(where.endswith("adapter_model.safetensors") for where in searched)
 
 
 def _traffic(folder: Path, sentences: list[str]) -> Path:

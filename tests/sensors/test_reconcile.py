@@ -8,6 +8,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
+from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.core import graph
 from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 from flywheel_assets.resources.runs import BATCH_TAG, OWNER_TAG, bury_dead_runs
@@ -66,6 +68,29 @@ def test_a_new_workload_becomes_a_partition_and_its_datasets_are_requested(bench
         "datasets/base",
         "datasets/train",
     ]
+
+
+def test_the_first_tick_that_sees_a_complete_batch_asks_for_its_run(bench: Bench) -> None:
+    # So a run is asked for one interval after its batch is in the store, and two where a source has to fetch it first.
+    bench.content["candidates"] = NOBODY_EXAMINED
+    bench.content["automation"] = {"min_new_records": 100}
+    bench.ingest(99)
+    assert "99 new records, 100 are waited for" in skipped(bench)
+    bench.ingest(1, seed=8)
+    assert "tickets" in [request.partition_key for request in requests(bench)]
+    bench.turn()
+    bench.ingest(120, seed=9)
+    assert [request.partition_key for request in requests(bench)] == ["tickets"]
+
+
+def test_what_was_published_and_not_told_is_told_by_the_next_tick(bench: Bench) -> None:
+    bench.content["candidates"] = NOBODY_EXAMINED
+    bench.ingest(120)
+    bench.turn()
+    assert isinstance(tick(bench), dg.SkipReason)
+    bench.instance.wipe_assets([asset_key(graph.TRAIN)])
+    (request,) = requests(bench)
+    assert asset_key(graph.TRAIN) in (request.asset_selection or ())
 
 
 def test_the_same_stale_batch_has_the_same_run_key_so_it_is_started_once(bench: Bench) -> None:

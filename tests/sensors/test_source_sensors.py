@@ -80,6 +80,20 @@ def test_a_tick_brings_records_partitions_and_observations(ticks: Ticks) -> None
     assert ticks.flywheel.traces.summary("router").count == 10
 
 
+def test_what_a_source_brings_is_asked_for_in_the_next_tick_of_reconcile(ticks: Ticks) -> None:
+    # One interval at most until the source is looked at, one more until `reconcile` looks: two to a started run.
+    ticks.tick()
+    context = dg.build_sensor_context(
+        instance=ticks.instance,
+        instance_ref=ticks.instance.get_ref(),
+        definitions=ticks.defs,
+        resources={"flywheel": ticks.flywheel},
+    )
+    result = ticks.defs.resolve_sensor_def("reconcile")(context)
+    assert isinstance(result, dg.SensorResult)
+    assert {request.partition_key for request in result.run_requests or ()} == {"router", "judge"}
+
+
 def test_a_tick_with_nothing_new_says_so(ticks: Ticks) -> None:
     ticks.tick()
     ticks.tick()

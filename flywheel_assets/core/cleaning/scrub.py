@@ -4,7 +4,8 @@ What belongs here: the walk over a record, and what of it is no text of anybody'
 not: what is found (`detect`) and what stands there instead (`placeholders`).
 
 The order of the walk is the order of the numbers: tools, messages, answer, then the rest. A later record of the same
-conversation begins with the same messages, so its placeholders begin with the same numbers.
+conversation repeats the tools and the messages and goes on with the answer, so its placeholders begin with the same
+numbers; nothing else may be visited before the answer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _UNTOUCHED = frozenset({"id", "workload_id", "timestamp", "latency_ms", "cost_us
 # Their names tell nothing about their values: a `session_id` is no secret.
 _WITHOUT_CONTEXT = frozenset({"client_id", "session_id", "source"})
 _VISITED_FIRST = frozenset({"request", "response"})
-_SCHEMAS = frozenset({"tools", "response_format", "tool_choice"})
+# In this order, which is part of the numbers' order: that of a set would differ from process to process.
+_SCHEMAS = ("tools", "response_format", "tool_choice")
 _SCHEMA_TEXT = frozenset({"description", "title", "$comment", "default", "const", "enum", "example", "examples"})
 _SHORTEST = 4
 _SHORTEST_NUMBER = 1_000_000
@@ -96,14 +98,17 @@ def _remember_clean(text: str) -> None:
 
 def _rewrite_record(record: Json, rewrite: Rewrite) -> None:
     request, response = record["request"], record["response"]
-    for name in _SCHEMAS & request.keys():
-        _rewrite_schema(request[name], rewrite)
+    for name in _SCHEMAS:
+        _rewrite_schema(request.get(name), rewrite)
     for message in request["messages"]:
         _rewrite_message(message, rewrite)
+    for choice in response["choices"]:
+        if type(choice) is dict and type(choice.get("message")) is dict:
+            _rewrite_message(choice["message"], rewrite)
     for name, value in request.items():
         if name != "messages" and name not in _SCHEMAS:
             request[name] = _rewritten(value, name, rewrite, numbers=False)
-    _rewrite_response(response, rewrite)
+    _rewrite_around_answers(response, rewrite)
     for name, value in record.items():
         if name in _UNTOUCHED or name in _VISITED_FIRST:
             continue
@@ -113,10 +118,7 @@ def _rewrite_record(record: Json, rewrite: Rewrite) -> None:
         record[name] = _rewritten(value, field, rewrite, numbers=name != "feedback")
 
 
-def _rewrite_response(response: Json, rewrite: Rewrite) -> None:
-    for choice in response["choices"]:
-        if type(choice) is dict and type(choice.get("message")) is dict:
-            _rewrite_message(choice["message"], rewrite)
+def _rewrite_around_answers(response: Json, rewrite: Rewrite) -> None:
     for name, value in response.items():
         if name != "choices":
             response[name] = _rewritten(value, None, rewrite, numbers=False)

@@ -134,6 +134,57 @@ def test_the_same_value_has_the_same_placeholder_wherever_it_stands() -> None:
     assert record["extra"] == ["<EMAIL_1>"]
 
 
+# What people and tools say in one turn: each value in a sentence that gives it away.
+TURNS = st.lists(st.lists(st.sampled_from([said for _, said in generated(11).values()]), max_size=4), min_size=3, max_size=7)
+
+
+def _turn(number: int, past: list[dict[str, Any]], answer: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """One call of a session: everything said before, and an answer that also calls a tool."""
+    message = {**call("get_weather", {"note": answer}), "content": f"So: {answer}"}
+    line = log_line(number, messages=past, answer=message, session_id="s", **changes)
+    # What surrounds the conversation may hold values of its own, and others in every turn.
+    line["request"] |= {"user": f"user{number}@example.org", "metadata": {"phone": f"+49 30 901820{number:02d}"}}
+    return line
+
+
+@settings(max_examples=60, deadline=None)
+@given(turns=TURNS)
+def test_a_value_keeps_its_placeholder_in_every_later_turn_of_the_conversation(turns: list[list[str]]) -> None:
+    past: list[dict[str, Any]] = [{"role": "system", "content": "Ask security@example.org, never guess."}]
+    shown: list[dict[str, Any]] = []
+    for number, sentences in enumerate(turns):
+        past.append({"role": "user", "content": " ".join(["And now?", *sentences[:2]])})
+        changes = {"client_id": f"client{number}@example.org", "extra": sentences}
+        line = scrubbed(_turn(number, copy.deepcopy(past), " ".join(["Done.", *sentences[2:]]), changes))
+        answer = line["response"]["choices"][0]["message"]
+        assert line["request"]["messages"][: len(shown)] == shown
+        shown = [*line["request"]["messages"], answer]
+        past.append(_turn(number, past, " ".join(["Done.", *sentences[2:]]), {})["response"]["choices"][0]["message"])
+        past.append({"role": "tool", "tool_call_id": "call_1", "content": "ok"})
+
+
+def test_what_surrounds_a_conversation_is_numbered_after_it() -> None:
+    line = log_line(1, answer={"role": "assistant", "content": "Mail joe@example.org."}, client_id="ann@example.org")
+    line["request"]["user"] = "jane@example.org"
+    record = scrubbed(line)
+    assert record["response"]["choices"][0]["message"]["content"] == "Mail <EMAIL_1>."
+    assert (record["request"]["user"], record["client_id"]) == ("<EMAIL_2>", "<EMAIL_3>")
+
+
+def test_schemas_are_numbered_in_one_order_whatever_the_order_of_their_fields() -> None:
+    def schema(mail: str) -> dict[str, Any]:
+        return {"type": "function", "function": {"name": "get_weather", "description": f"Ask {mail}@example.org"}}
+
+    fields = {"tools": [schema("a")], "response_format": {"type": "json", "description": "b@example.org"}}
+    fields["tool_choice"] = {**schema("c")}
+    for order in (list(fields), list(reversed(fields))):
+        line = log_line(1)
+        line["request"] = {"messages": line["request"]["messages"], **{name: fields[name] for name in order}}
+        request = scrubbed(copy.deepcopy(line))["request"]
+        described = [request["tools"][0], request["response_format"], request["tool_choice"]]
+        assert [str(schema).count(f"<EMAIL_{n}>") for n, schema in enumerate(described, 1)] == [1, 1, 1]
+
+
 def test_a_secret_known_by_its_surroundings_also_goes_where_it_stands_alone() -> None:
     line = log_line(
         1,

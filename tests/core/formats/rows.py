@@ -1,4 +1,9 @@
-"""A valid row of every format, in its published shape; the contents are invented here."""
+"""A valid row of every format, in its published shape; the contents are invented here.
+
+The shapes: OpenAI's guide to supervised fine-tuning; LLaMA-Factory's data README (ShareGPT with calls); the data set cards
+of NousResearch/hermes-function-calling-v1 and Salesforce/xlam-function-calling-60k. `test_public_examples` reads what of
+this packages really ship. Completions and traces of workflows have no public data set with calls.
+"""
 
 from __future__ import annotations
 
