@@ -15,6 +15,8 @@ from flywheel_assets.core.cleaning.scrub import scrub_detail
 from flywheel_assets.core.rows import Json
 
 _REASON_CHARS = 300
+# Of an error that quotes a whole record, more is not worth looking at.
+_READ_CHARS = 10 * _REASON_CHARS
 # All kinds of personal data and secrets: whatever may stay in a record, it is not for a chat room.
 _EVERYTHING = CleaningPolicy()
 
@@ -119,7 +121,7 @@ def mail_text(alert: Alert) -> tuple[str, str]:
 
 def first_line(text: str) -> str:
     """The first line of a reason, short, without personal data, secrets, or the values that an error quotes."""
-    lines = text.strip().splitlines()
+    lines = text.strip()[:_READ_CHARS].splitlines()
     line = scrub_detail(lines[0].strip(), _EVERYTHING) if lines else "no reason was given"
     return line if len(line) <= _REASON_CHARS else f"{line[: _REASON_CHARS - 3]}..."
 
