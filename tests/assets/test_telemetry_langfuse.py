@@ -7,10 +7,12 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from dagster import DagsterInstance
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core import graph
@@ -143,21 +145,25 @@ def test_an_evaluation_is_an_experiment_whose_rows_show_their_scores(told: Bench
     assert on_experiment == set(artifact.summary["scores"])
 
 
+def questions(bench: Bench) -> list[str]:
+    """The last message of every eval row, as it stands in JSON."""
+    path = bench.flywheel.artifacts.require(graph.BASE, Partition("tickets")).path
+    rows = [json.loads(line) for line in (path / "eval_data.jsonl").read_text().splitlines()]
+    return [json.dumps(row["request"]["messages"][-1]["content"])[1:-1] for row in rows]
+
+
 def test_without_rows_no_content_leaves_and_with_rows_it_does(told: Bench, langfuse: LangfuseServer) -> None:
     told.ingest(120)
     assert told.turn().ok
-    rows = (told.flywheel.artifacts.require(graph.BASE, Partition("tickets")).path / "eval_data.jsonl").read_text()
-    said = [json.loads(line)["request"]["messages"][-1]["content"] for line in rows.splitlines()]
     sent = b"".join(langfuse.bodies)
-    assert sent and not any(text.encode() in sent for text in said)
+    assert sent and not any(text.encode() in sent for text in questions(told))
     assert b"refund_order" not in sent and b"rather write Python" not in sent
     told.content["telemetry"] = {"langfuse": {"enabled": True, "rows": True}}
     langfuse.bodies.clear()
-    told.content["decision"] = {"gates": [{"metric": "function_name", "floor": 0.5}]}
     told.ingest(60, seed=8)
     assert told.turn().ok
     sent = b"".join(langfuse.bodies)
-    assert all(json.dumps(text)[1:-1].encode() in sent for text in said)
+    assert [text for text in questions(told) if text.encode() not in sent] == []
     assert b"rather write Python" in sent
 
 
@@ -182,42 +188,43 @@ def test_a_failed_and_a_cancelled_phase_end_as_such(told: Bench, langfuse: Langf
     (adapter,) = [trace for trace in roots(langfuse).values() if trace["name"] == graph.ADAPTER]
     assert (adapter["level"], adapter["statusMessage"]) == ("ERROR", "out of memory at step 3")
     assert json.loads(adapter["output"])["status"] == "FAILED"
-    told.platform.train_error["small"] = KeyboardInterrupt()  # type: ignore[assignment]
-    with pytest.raises(KeyboardInterrupt):
-        told.flywheel.artifacts._failure(graph.ADAPTER, CELL).unlink()
+    # As Dagster tells a body that its run is cancelled.
+    told.platform.train_error["small"] = DagsterExecutionInterruptedError()  # type: ignore[assignment]
+    with suppress(DagsterExecutionInterruptedError, KeyboardInterrupt):
         told.turn()
     adapters = [trace for trace in roots(langfuse).values() if trace["name"] == graph.ADAPTER]
     assert sorted(json.loads(trace["output"])["status"] for trace in adapters) == ["FAILED", "KILLED"]
 
 
-@pytest.mark.parametrize("trouble", ["refused", "down", "hanging", "500s", "late"])
-def test_whatever_langfuse_does_the_results_are_the_same_and_a_run_warns_once(
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
+    """What a turn makes that tells nobody, and the seconds it takes."""
+    folder = tmp_path_factory.mktemp("quiet")
+    with DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
+        bench = Bench(folder, instance)
+        bench.content["candidates"] = [{"id": "small", "model": "small.gguf"}]
+        bench.ingest(120)
+        began = time.monotonic()
+        assert bench.turn().ok
+        return meanings(bench), time.monotonic() - began
+
+
+@pytest.mark.parametrize("trouble", ["nothing", "down", "hanging", "500s"])
+def test_whatever_langfuse_does_the_results_are_the_same_and_a_body_warns_once(
     trouble: str,
+    quiet: tuple[dict[str, str], float],
     told: Bench,
     langfuse: LangfuseServer,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(watch, "FLUSH_S", 2.5)
-    folder = tmp_path_factory.mktemp("quiet")
-    with DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
-        quiet = Bench(folder, instance)
-        quiet.content["candidates"] = told.content["candidates"]
-        quiet.ingest(120)
-        began = time.monotonic()
-        assert quiet.turn().ok
-        usual = time.monotonic() - began
-        wanted = meanings(quiet)
-    if trouble == "refused":
-        monkeypatch.setenv("LANGFUSE_SECRET_KEY", "another")
-    elif trouble == "down":
+    wanted, usual = quiet
+    if trouble == "down":
         langfuse.stop()
     elif trouble == "hanging":
         langfuse.faults.extend([Fault(delay_s=60)] * 100)
-    elif trouble == "late":
-        langfuse.faults.extend([Fault(status=200, delay_s=0.2)] * 10_000)
-    else:
+    elif trouble == "500s":
         langfuse.faults.extend([Fault(status=500)] * 10_000)
     told.ingest(120)
     began = time.monotonic()
@@ -225,16 +232,10 @@ def test_whatever_langfuse_does_the_results_are_the_same_and_a_run_warns_once(
     took = time.monotonic() - began
     assert report.ok, report.failures
     assert meanings(told) == wanted
-    found = warnings(told.instance)
+    found = [message for messages in warnings(told.instance).values() for message in messages]
     with capsys.disabled():
-        print(f"\n{trouble}: {took:.1f} s, without telemetry {usual:.1f} s; warnings {Counter(map(len, found.values()))}")
-    if trouble == "late":
-        assert len(roots(langfuse)) == len(report.materialized) - 1
-        return
-    assert (
-        all(len(messages) <= 3 for messages in found.values())
-        and sum(map(len, found.values())) == len(report.materialized) - 1
-    )
-    for message in (message for messages in found.values() for message in messages):
+        print(f"\n{trouble}: {took:.1f} s, without telemetry {usual:.1f} s; {len(found)} warnings, such as {found[:1]}")
+    # Eval and training rows come of one body.
+    assert len(found) == (0 if trouble == "nothing" else len(report.materialized) - 1)
+    for message in found:
         assert re.search(r"^Langfuse was not told \d+ messages? of this run \(.+\)\. Results are not affected\.$", message)
-    assert "another" not in str(found) and took < usual + 10

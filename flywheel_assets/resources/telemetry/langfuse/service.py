@@ -31,6 +31,8 @@ CALL_S = 2.0
 # Long enough to ask once a turn, short enough to notice an updated server.
 _PROJECT_KEPT_S = 600.0
 _SHOWN_MESSAGE = 120
+# Too many requests, and a server in trouble. One that does not know a path (501) may know the next.
+_AWAY = (429, 500, 502, 503, 504)
 TIME_WAS_UP = "the time was up"
 
 log = logging.getLogger(__name__)
@@ -204,7 +206,7 @@ class LangfuseService:
         where = f"{self.base_url} answered {status}"
         if status in (401, 403):
             return Away(f"{where}: it refuses the keys")
-        if status == 429 or status >= 500:
+        if status in _AWAY:
             return Away(where)
         if status == 404:
             return _Missing(where)

@@ -22,8 +22,11 @@ from flywheel_assets.resources.telemetry.phases import Ended, Phase, PhaseKind, 
 
 # Points of a curve that are shown: enough to see its shape.
 CURVE_POINTS = 100
-_DEPTH = 3
 _RESULT_WORDS = ("type", "verdict", "candidate", "variant", "mode", "judge", "name")
+_TABLES = (
+    *("scores", "aggregates", "latency_ms", "tokens", "rows", "seconds", "validation"),
+    *("quality", "rejected", "scrubbed", "left_out", "eval_gold"),
+)
 _EXAMINED = (PhaseKind.EVALUATION, PhaseKind.JUDGE)
 _CREDENTIALS = re.compile(r"://[^/@\s]+@")
 # Our own messages end so where they show what a model or a judge wrote.
@@ -189,15 +192,18 @@ def _checks(artifact: Artifact) -> Json:
     return {"checks": {check["name"]: bool(check["passed"]) for check in checks}} if checks else {}
 
 
-def numbers_of(summary: Mapping[str, Any], depth: int = _DEPTH) -> Json:
-    """The numbers of a summary, and the words that name its result."""
+def numbers_of(summary: Mapping[str, Any]) -> Json:
+    """The numbers of a summary, and the words that name its result.
+
+    Of the tables in it only those whose keys are ours: others count by names out of the traffic, such as tools.
+    """
     found: Json = {}
     for name, value in summary.items():
         if isinstance(value, bool) or _is_number(value):
             found[name] = value
         elif isinstance(value, str) and name in _RESULT_WORDS:
             found[name] = without_credentials(value)
-        elif isinstance(value, Mapping) and depth > 1 and (inner := numbers_of(value, depth - 1)):
+        elif isinstance(value, Mapping) and (name in _TABLES or "value" in value) and (inner := numbers_of(value)):
             found[name] = inner
     return found
 
