@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets.eval_file import EVAL_FILE
 from flywheel_assets.core.datasets.rendering import eval_lines
@@ -28,6 +30,15 @@ def settings(home: Path, **langfuse: Any) -> Settings:
         "telemetry": {"langfuse": {"enabled": True, **langfuse}},
     }
     return parse_settings(content, home=home, root=home)
+
+
+def patient(monkeypatch: pytest.MonkeyPatch, *, call_s: float = 30.0) -> None:
+    """Time enough for everything, however busy the machine is: for tests that are about what is told."""
+    where = "flywheel_assets.resources.telemetry."
+    for limit in ("watch.FLUSH_S", "watch.KILLED_FLUSH_S", "langfuse.observer.FLUSH_S", "langfuse.observer.KILLED_FLUSH_S"):
+        monkeypatch.setattr(where + limit, 60.0)
+    monkeypatch.setattr(where + "langfuse.observer._BEGIN_S", 60.0)
+    monkeypatch.setattr(where + "langfuse.service.CALL_S", call_s)
 
 
 def phase(kind: PhaseKind, asset: str, partition: Partition = CELL, run: str = "run-1") -> Phase:

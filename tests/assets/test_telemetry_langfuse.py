@@ -18,10 +18,10 @@ from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.rows import Variant
-from flywheel_assets.resources.telemetry import watch
 from tests.assets.conftest import Bench
 from tests.fakes import OpenAIDouble
 from tests.judges import fair
+from tests.langfuse_phases import patient
 from tests.langfuse_server import Fault, LangfuseServer
 
 Json = dict[str, Any]
@@ -33,6 +33,7 @@ def langfuse(monkeypatch: pytest.MonkeyPatch) -> Iterator[LangfuseServer]:
     with LangfuseServer() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
+        patient(monkeypatch)
         yield server
 
 
@@ -218,11 +219,11 @@ def test_whatever_langfuse_does_the_results_are_the_same_and_a_body_warns_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(watch, "FLUSH_S", 2.5)
     wanted, usual = quiet
     if trouble == "down":
         langfuse.stop()
     elif trouble == "hanging":
+        patient(monkeypatch, call_s=2.0)
         langfuse.faults.extend([Fault(delay_s=60)] * 100)
     elif trouble == "500s":
         langfuse.faults.extend([Fault(status=500)] * 10_000)

@@ -30,6 +30,7 @@ from tests.langfuse_phases import (
     EVALUATION,
     finished,
     folder_store,
+    patient,
     phase,
     published,
     published_base,
@@ -48,6 +49,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LangfuseServer]:
     with LangfuseServer() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
+        patient(monkeypatch)
         yield server
 
 
@@ -215,6 +217,9 @@ def test_a_row_shows_its_scores_and_its_content_only_where_that_leaves(
     ordered = sorted(experiment_rows(server), key=lambda row: str(row["metadata"]["row_id"]))
     assert [row["level"] for row in ordered] == ["DEFAULT"] * 3 + ["ERROR"]
     assert [row["latency"] for row in ordered] == [pytest.approx(0.02, abs=0.002)] * 4
+    (seen,) = [row for row in server.observations.values() if row["name"] == "experiment"]
+    identity = next(iter(server.datasets.spans.values()))["experiment"]["id"]
+    assert json.loads(seen["output"])["url"].endswith(f"/project/proj1/experiments/results?baseline={identity}")
     right = {
         s["observationId"]: s["value"] for s in server.scores.values() if s["name"] == "exact_match" and "observationId" in s
     }

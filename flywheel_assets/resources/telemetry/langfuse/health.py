@@ -1,4 +1,4 @@
-"""Health: what `flywheel doctor` says of Langfuse as one who is told. Asks once, remembers nothing, sends nothing."""
+"""Health: what `flywheel doctor` says of Langfuse as one who is told. It asks anew, and sends nothing."""
 
 from __future__ import annotations
 

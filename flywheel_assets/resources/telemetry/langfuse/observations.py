@@ -7,6 +7,7 @@ are written here and not by a tracer because they lie in the past, and because t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from flywheel_assets.core.rows import Json
 REQUEST_BYTES = 1_000_000
 # One row must not fill a request by itself.
 SHOWN_CHARS = 100_000
+_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ def text_of(value: Any) -> str | None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " ... (cut)"
+
+
+def without_credentials(text: str) -> str:
+    """A text without the user and password that a URL in it may hold."""
+    return _CREDENTIALS.sub("://", text)
 
 
 def _metadata(prefix: str, metadata: Mapping[str, Any]) -> Json:

@@ -12,7 +12,7 @@ from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.predictions import read_predictions
 from flywheel_assets.core.rows import EvalRow, Json
-from flywheel_assets.resources.artifacts import Artifact, ArtifactStore
+from flywheel_assets.resources.artifacts import Artifact, ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.sources.langfuse_api import Access
 from flywheel_assets.resources.telemetry.langfuse import exam, story
 from flywheel_assets.resources.telemetry.langfuse.identity import dataset_name, item_id, seed_of
@@ -150,10 +150,15 @@ class _Rows:
         return len(self._rows)
 
     def _eval_rows(self) -> list[EvalRow]:
+        """The rows of the exam; none where a newer one has just taken its place."""
         base = self._built
-        if base is None and self._evaluated is not None:
-            base = self._observer.artifacts.current(graph.BASE, Partition(self._workload))
-        return [] if base is None else read_eval_rows(base.path)
+        try:
+            if base is None and self._evaluated is not None:
+                base = self._observer.artifacts.current(graph.BASE, Partition(self._workload))
+            return [] if base is None else read_eval_rows(base.path)
+        except (ArtifactMissing, OSError) as error:
+            self._telling.lost.append(f"rows: {error}")
+            return []
 
     def _dataset(self) -> str:
         description = f"Eval rows of the workload {self._workload}, kept by flywheel_assets."
@@ -182,7 +187,11 @@ class _Rows:
     def _experiment(self, dataset: str, evaluated: Artifact) -> None:
         found = read_predictions(evaluated.path / _PREDICTIONS_FILE)
         experiment = self._as_experiment(dataset, evaluated)
-        traces = list(exam.row_traces(experiment, self._rows, found, content=self._observer.content))
+        url = self._service.experiment_url(self._project(), experiment.id)
+        seen = story.event_of(
+            story.trace_of(self._phase), "experiment", self._ended.at, {"name": experiment.name, "url": url}
+        )
+        traces = [seen, *exam.row_traces(experiment, self._rows, found, content=self._observer.content)]
         self._telling.tell("traces of rows", len(traces), lambda: self._service.send(traces, self._until))
         at = self._ended.at
         scores = [
@@ -191,15 +200,17 @@ class _Rows:
         ]
         self._telling.tell("scores of rows", len(scores), lambda: self._service.score(scores, self._until))
 
+    def _project(self) -> Project:
+        return self._service.project(self._until)
+
     def _as_experiment(self, dataset: str, evaluated: Artifact) -> exam.Experiment:
         phase = self._phase
-        project = self._service.project(self._until)
         asked = next((span.started for span in self._ended.spans if span.name == "asking"), phase.started)
         who = f"{phase.partition.candidate or 'teacher'} {exam.EXAMINED[evaluated.asset]}"
         trace = story.trace_of(phase)
         metadata = {**trace.metadata, "evaluation_trace": trace.id, "version": evaluated.version}
         return exam.Experiment.of(
-            project.id,
+            self._project().id,
             dataset,
             workload=self._workload,
             who=who,

@@ -19,7 +19,7 @@ import httpx
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.sources.langfuse_api import LAST_REFUSING_SCORES, Access, sdk_version
 from flywheel_assets.resources.telemetry.langfuse.memory import Memory
-from flywheel_assets.resources.telemetry.langfuse.observations import Observation
+from flywheel_assets.resources.telemetry.langfuse.observations import Observation, without_credentials
 from flywheel_assets.resources.telemetry.langfuse.observations import requests_of as span_requests
 from flywheel_assets.resources.telemetry.langfuse.scores import Score, as_events
 from flywheel_assets.resources.telemetry.langfuse.scores import requests_of as score_requests
@@ -87,7 +87,12 @@ class LangfuseService:
     def project(self, until: float) -> Project:
         """The project, remembered for some minutes: every run is a process of its own, and need not ask again."""
         kept = self._memory.project(_PROJECT_KEPT_S)
-        return self.ask_project(until) if kept is None else Project(**kept)
+        if kept is not None:
+            return Project(**kept)
+        project = self.ask_project(until)
+        if not project.lists:
+            log.warning("Langfuse: %s", skew(project.version))
+        return project
 
     def ask_project(self, until: float) -> Project:
         """The project as it is now."""
@@ -96,8 +101,6 @@ class LangfuseService:
             raise NotTold(f"the keys belong to no project at {self.base_url}")
         version = self._call(lambda options: self._api.health.health(request_options=options), until).version
         project = Project(found[0].id, found[0].name, version, lists=not refuses_lists(version))
-        if not project.lists:
-            log.warning("Langfuse: %s", skew(version))
         self._memory.keep_project(asdict(project))
         return project
 
@@ -152,17 +155,17 @@ class LangfuseService:
 
     def trace_url(self, project: Project, trace_id: str) -> str:
         """Where a person sees a trace."""
-        return f"{self.base_url}/project/{project.id}/traces/{trace_id}"
+        return f"{without_credentials(self.base_url)}/project/{project.id}/traces/{trace_id}"
 
     def experiment_url(self, project: Project, experiment: str) -> str:
         """Where a person sees an experiment row by row."""
-        return f"{self.base_url}/project/{project.id}/experiments/results?baseline={experiment}"
+        return f"{without_credentials(self.base_url)}/project/{project.id}/experiments/results?baseline={experiment}"
 
     def _score(self, batch: list[Json], until: float) -> None:
         project = self.project(until)
         if project.lists:
             try:
-                self._call(lambda options: self._api.scores.create(request=batch, request_options=options), until)
+                answer = self._call(lambda options: self._api.scores.create(request=batch, request_options=options), until)
             except _Malformed as error:
                 # A server that refuses lists and is newer than any we know of.
                 if "received array" not in error.body:
@@ -170,10 +173,8 @@ class LangfuseService:
                 log.warning("Langfuse: %s", skew(project.version))
                 self._memory.keep_project(asdict(replace(project, lists=False)))
             else:
-                return
-        answer = self._post("/api/public/ingestion", until, json=as_events(batch, sdk_version()))
-        if refused := _refused_events(answer):
-            raise NotTold(f"server {project.version} refused {refused} of {len(batch)} scores")
+                return _whole(batch, getattr(answer, "rejected", 0))
+        _whole(batch, _refused_events(self._post("/api/public/ingestion", until, json=as_events(batch, sdk_version()))))
 
     def _post(self, path: str, until: float, **content: Any) -> httpx.Response:
         return self._call(lambda options: self._plain(path, options["timeout_in_seconds"], content), until)
@@ -237,6 +238,11 @@ def skew(version: str) -> str:
         f"server {version} refuses scores as SDK {sdk_version()} posts them; the flywheel's go out as SDK 4 posted them. "
         "Update the server: that way will be gone."
     )
+
+
+def _whole(batch: Sequence[Json], refused: int) -> None:
+    if refused:
+        raise NotTold(f"the server refused {refused} of {len(batch)}")
 
 
 def _refused_events(response: httpx.Response) -> int:

@@ -16,7 +16,7 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.sources.langfuse_api import OWN_ENVIRONMENT
 from flywheel_assets.resources.telemetry.langfuse.identity import digest, seed_of, trace_id_of
-from flywheel_assets.resources.telemetry.langfuse.observations import Observation, Trace
+from flywheel_assets.resources.telemetry.langfuse.observations import Observation, Trace, without_credentials
 from flywheel_assets.resources.telemetry.langfuse.scores import Score
 from flywheel_assets.resources.telemetry.phases import Ended, Phase, PhaseKind, PhaseStatus, Reading
 
@@ -28,7 +28,6 @@ _TABLES = (
     *("quality", "rejected", "scrubbed", "left_out", "eval_gold"),
 )
 _EXAMINED = (PhaseKind.EVALUATION, PhaseKind.JUDGE)
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 # Our own messages end so where they show what a model or a judge wrote.
 _EXAMPLE = re.compile(r"; the first\b.*", re.DOTALL)
 _LONG_QUOTE = re.compile(r"(['\"`])[^'\"`]{60,}\1")
@@ -68,10 +67,16 @@ def root_of(trace: Trace) -> str:
     return digest(f"{trace.id}/root")
 
 
+def event_of(trace: Trace, name: str, at: float, output: Json) -> Observation:
+    """Something that happened within a phase."""
+    identity = digest(f"{trace.id}/event/{name}")
+    return Observation(trace, identity, name, at, at, parent=root_of(trace), kind="event", output=output)
+
+
 def begun(phase: Phase) -> Observation:
     """What makes a phase visible while it is under way: an event below the root, which comes at its end."""
     trace = trace_of(phase)
-    return _event(trace, "begun", phase.started, {"made_from": _made_from(phase)})
+    return event_of(trace, "begun", phase.started, {"made_from": _made_from(phase)})
 
 
 def ended(
@@ -99,7 +104,7 @@ def ended(
     for decision in _of(end.artifacts, graph.DECISION):
         wanted = ("verdict", "candidate", "variant", "needed_rows", "reasons")
         said = {name: decision.summary.get(name) for name in wanted}
-        yield _event(trace, f"decision: {said['verdict']}", end.at, said)
+        yield event_of(trace, f"decision: {said['verdict']}", end.at, said)
 
 
 def killed(phase: Phase, at: float) -> Observation:
@@ -138,19 +143,9 @@ def measured(phase: Phase, end: Ended) -> Iterator[tuple[str, float, Json]]:
                 yield name, float(found["value"]), {k: found.get(k) for k in ("low", "high", "n")}
 
 
-def without_credentials(text: str) -> str:
-    """A text without the user and password that a URL in it may hold."""
-    return _CREDENTIALS.sub("://", text)
-
-
 def _of(artifacts: Iterable[Artifact], asset: str) -> Iterator[Artifact]:
     """The artifact of an asset, where it has a result to tell."""
     return (artifact for artifact in artifacts if artifact.asset == asset and artifact.state == "ok")
-
-
-def _event(trace: Trace, name: str, at: float, output: Json) -> Observation:
-    identity = digest(f"{trace.id}/event/{name}")
-    return Observation(trace, identity, name, at, at, parent=root_of(trace), kind="event", output=output)
 
 
 def _made_from(phase: Phase) -> Json:
