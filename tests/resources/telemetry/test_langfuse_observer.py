@@ -116,9 +116,7 @@ def test_the_attributes_are_those_of_the_sdk() -> None:
     known = {value for name, value in vars(LangfuseOtelSpanAttributes).items() if name.isupper()}
     end = Ended(PhaseStatus.FAILED, time.time(), error="bad")
     examined = rows(1)
-    experiment = exam.Experiment.of(
-        "p", "d", workload="w", who="small base", answers="a", session="s", metadata={"x": 1}, asked_at=0.0
-    )
+    experiment = exam.Experiment.of("p", "d", workload="w", who="small base", answers="a", metadata={"x": 1}, asked_at=0.0)
     trace = exam._row_trace(experiment, examined[0], Prediction("row-00000", None, error="no"), content=True)
     sent = {*attributes_of(trace), *attributes_of(next(iter(story.ended(EVALUATION, end, content=True))))}
     prefixes = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")

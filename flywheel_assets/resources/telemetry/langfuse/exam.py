@@ -40,7 +40,6 @@ class Experiment:
     name: str
     dataset_id: str
     workload: str
-    session: str
     metadata: Json
     asked_at: float
 
@@ -52,14 +51,13 @@ class Experiment:
         workload: str,
         who: str,
         answers: str,
-        session: str,
         metadata: Json,
         asked_at: float,
     ) -> Experiment:
         """The experiment in which `who` gave these `answers` (a data version): told again, it is the same one."""
         name = f"{who} {answers[:8]}"
         identity = experiment_id(project, dataset_id, name)
-        return cls(identity, name, dataset_id, workload, session, metadata, asked_at)
+        return cls(identity, name, dataset_id, workload, metadata, asked_at)
 
 
 def chosen(rows: Sequence[EvalRow], max_rows: int) -> list[EvalRow]:
@@ -139,7 +137,8 @@ def _row_trace(experiment: Experiment, row: EvalRow, answer: Prediction, *, cont
         output = answer.error if answer.answer is None else answer.answer.to_json()
     latency_s = (answer.latency_ms or 0.0) / 1000
     return Observation(
-        trace=Trace(trace_id, "experiment-item-run", ENVIRONMENT, session=experiment.session),
+        # In no session: rows by the hundred would hide the phases there. The experiment's metadata names the turn.
+        trace=Trace(trace_id, "experiment-item-run", ENVIRONMENT),
         id=_row_span(trace_id),
         name="experiment-item-run",
         started=experiment.asked_at,

@@ -156,7 +156,7 @@ class _Rows:
             if base is None and self._evaluated is not None:
                 base = self._observer.artifacts.current(graph.BASE, Partition(self._workload))
             return [] if base is None else read_eval_rows(base.path)
-        except (ArtifactMissing, OSError) as error:
+        except (ArtifactMissing, OSError, ValueError) as error:
             self._telling.lost.append(f"rows: {error}")
             return []
 
@@ -215,7 +215,6 @@ class _Rows:
             workload=self._workload,
             who=who,
             answers=evaluated.data_version,
-            session=phase.flywheel_run,
             metadata=metadata,
             asked_at=asked,
         )
