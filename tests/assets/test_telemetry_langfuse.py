@@ -77,10 +77,10 @@ def warnings(instance: DagsterInstance) -> dict[str, list[str]]:
 
 
 def meanings(bench: Bench) -> dict[str, str]:
-    """The data version of everything that was made."""
+    """The data version of everything that was made, but of the catalog, which names folders of its home."""
     found = {}
-    for node in graph.NODES:
-        for partition in (Partition("tickets"), CELL, Partition()):
+    for node in (node for node in graph.NODES if node.name != graph.CATALOG):
+        for partition in (Partition("tickets"), CELL):
             if partition.scope is node.scope and (ref := bench.flywheel.artifacts.published(node.name, partition)):
                 found[f"{node.name} of {partition}"] = ref.data_version
     return found
