@@ -47,7 +47,11 @@ def page() -> str:
     parts = [OPENING, "## Top level\n", _table(Settings, only=top)]
     parts += ["## `candidates:` (a list)\n", _about(Candidate), _table(Candidate)]
     for name, section in blocks.items():
-        parts += [f"## `{name}:`\n", _about(section), _table(section)]
+        inner = {key: found for key, field in section.model_fields.items() if (found := _section(field)) is not None}
+        own = [key for key in section.model_fields if key not in inner]
+        parts += [f"## `{name}:`\n", _about(section), _table(section, only=own)]
+        for key, found in inner.items():
+            parts += [f"### `{name}.{key}:`\n", _about(found), _table(found)]
         if name == "alerts":
             parts += ["### `alerts.email:`\n", _about(EmailSettings), _table(EmailSettings)]
         if name == "decision":
@@ -64,18 +68,11 @@ def page() -> str:
 def every_key() -> Iterator[tuple[str, FieldInfo]]:
     """Every key a user may set, as `Model.key`."""
     sections = [section for field in Settings.model_fields.values() if (section := _section(field)) is not None]
-    for model in (
-        Settings,
-        Candidate,
-        *sections,
-        EmailSettings,
-        NemoJudge,
-        Nim,
-        CustomizerConfig,
-        Gate,
-        Price,
-        WorkloadSettings,
-    ):
+    sections += [
+        inner for outer in sections for field in outer.model_fields.values() if (inner := _section(field)) is not None
+    ]
+    lists = (EmailSettings, NemoJudge, Nim, CustomizerConfig, Gate, Price, WorkloadSettings)
+    for model in (Settings, Candidate, *sections, *lists):
         for name, field in model.model_fields.items():
             if not field.exclude and _section(field) is None:
                 yield f"{model.__name__}.{name}", field

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -26,7 +27,7 @@ from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch
 from flywheel_assets.definitions import build_defs
 from flywheel_assets.partitions import partition_key
-from flywheel_assets.resources.processes import FORK_SERVER_PID, RUNNER_PID, die_with_parent, this_process
+from flywheel_assets.resources.processes import FORK_SERVER_PID, IMPORTED_ONCE, RUNNER_PID, die_with_parent, this_process
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG
 from flywheel_assets.settings import load_settings
 
@@ -37,13 +38,14 @@ FORK_SERVER = multiprocessing.get_context("forkserver")
 
 
 class ForkedWorkers:
-    """Executes every batch in a forked process; `Workers` of the runner."""
+    """Executes every batch in a forked process; `Workers` of the runner. `imports` are further modules that runs need."""
 
-    def __init__(self, settings_file: Path | None, *, progress_on_stderr: bool = False) -> None:
+    def __init__(self, settings_file: Path | None, *, progress_on_stderr: bool = False, imports: Sequence[str] = ()) -> None:
         self._settings_file = settings_file
         self._progress_on_stderr = progress_on_stderr
         self._running: dict[ForkServerProcess, Batch] = {}
         os.environ[RUNNER_PID] = str(os.getpid())
+        os.environ[IMPORTED_ONCE] = " ".join(imports)
         FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server"])
 
     def start(self, batch: Batch, flywheel_run: str) -> None:

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 PROJECT = "proj1"
 # US dollars a token: the price list of the recorded server.
 PRICES = {"gpt-4o-mini": (1.5e-7, 6e-7)}
+_EXPERIMENT = "langfuse.experiment."
 _OBSERVATION, _TRACE = "langfuse.observation.", "langfuse.trace."
 _OWN_ATTRIBUTES = ("langfuse.", "user.id", "session.id", "gen_ai.")
 
@@ -33,6 +34,21 @@ def observations_of(body: bytes) -> list[Json]:
             scope |= {"scope.version": scope_spans.scope.version, "scope.name": scope_spans.scope.name}
             background = {**scope, **{f"resourceAttributes.{k}": v for k, v in resource.items()}}
             rows += [_row(span, resource, background) for span in scope_spans.spans]
+    return rows
+
+
+def experiment_spans_of(body: bytes) -> list[Json]:
+    """The spans of an OTLP request that belong to an experiment, each with its experiment attributes."""
+    rows = []
+    for resource_spans in ExportTraceServiceRequest.FromString(body).resource_spans:
+        resource = _attributes(resource_spans.resource.attributes)
+        for span in (span for scope_spans in resource_spans.scope_spans for span in scope_spans.spans):
+            found = _attributes(span.attributes)
+            experiment = {k.removeprefix(_EXPERIMENT): v for k, v in found.items() if k.startswith(_EXPERIMENT)}
+            if "id" in experiment:
+                shown = ("id", "traceId", "startTime", "endTime", "level", "environment")
+                row = _row(span, resource, {})
+                rows.append({name: row[name] for name in shown} | {"experiment": experiment})
     return rows
 
 

@@ -1,8 +1,8 @@
 """A Langfuse of our own for tests: the part of the public API that tracing and reading need, in memory, on a real socket.
 
 It agrees with `tests/fixtures/langfuse_wire.jsonl`, exchanges recorded between SDK 5.0.4 and a running 4.16 server (a test
-replays them), takes OTLP from the official SDK, and fails on demand. Prompts, datasets, experiments and metrics it does not
-speak (501).
+replays them), takes OTLP from the official SDK, and fails on demand. Datasets and experiments are in `langfuse_datasets`.
+Prompts and metrics it does not speak (501).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.langfuse_otlp import PROJECT, Json, observations_of
+from tests.langfuse_datasets import Datasets
+from tests.langfuse_otlp import PROJECT, Json, experiment_spans_of, observations_of
 
 PUBLIC_KEY, SECRET_KEY = "pk-lf-test", "sk-lf-test-secret"
 METADATA_SHOWN = 200
@@ -69,7 +70,8 @@ class Fault:
 @dataclass
 class LangfuseServer:
     """One project. `faults` are used up, one a matching request; `held` keeps back what arrives until `release()`;
-    `repeat_rows` begins every page with that many rows of the one before; `calls` are the paths asked for, in order."""
+    `repeat_rows` begins every page with that many rows of the one before; `calls` are the paths asked for, in order,
+    `bodies` what was posted. `takes_events` is whether SDK 4's way of sending scores is still there."""
 
     version: str = "5.2.0"
     repeat_rows: int = 0
@@ -80,6 +82,9 @@ class LangfuseServer:
     observations: dict[str, Json] = field(default_factory=dict)
     scores: dict[str, Json] = field(default_factory=dict)
     refused_scores: int = 0
+    takes_events: bool = True
+    bodies: list[bytes] = field(default_factory=list)
+    datasets: Datasets = field(default_factory=Datasets)
     before_page: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -114,6 +119,9 @@ class LangfuseServer:
 
             def do_POST(self) -> None:
                 double._take(self, self.rfile.read(int(self.headers["Content-Length"] or 0)))
+
+            def do_DELETE(self) -> None:
+                double._take(self, b"")
 
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
@@ -177,6 +185,7 @@ class LangfuseServer:
             )
             return
         with self._lock:
+            self.bodies.append(body)
             status, answer = self.answer(request.command, url.path, query, body)
         _send(request, status, answer)
 
@@ -184,9 +193,14 @@ class LangfuseServer:
         """Status and content for one request."""
         if (method, path) == ("POST", "/api/public/otel/v1/traces"):
             self.add(*observations_of(body))
+            self.datasets.saw(experiment_spans_of(body))
             return 200, _job()
         if (method, path) == ("POST", "/api/public/scores"):
             return self._post_scores(json.loads(body))
+        if (method, path) == ("POST", "/api/public/ingestion") and self.takes_events:
+            return self._post_events(json.loads(body))
+        if path.startswith(self.datasets.paths):
+            return self.datasets.answer(method, unquote(path), query, json.loads(body) if body else None)
         if path in ("/api/public/health", "/api/public/ready"):
             return 200, {"status": "OK", "version": self.version}
         if path == "/api/public/projects":
@@ -231,6 +245,13 @@ class LangfuseServer:
             return 400, {"message": "Invalid request data", "error": [fault, fault]}
         stored = [self._store_score(score) for score in (content if isinstance(content, list) else [content])]
         return (202, {"message": "Accepted"}) if isinstance(content, list) else (200, {"id": stored[0]["id"]})
+
+    def _post_events(self, content: Json) -> tuple[int, Json]:
+        """As SDK 4 posts scores, and as the recorded server has taken them from it (two stand in the recording)."""
+        for event in content["batch"]:
+            assert event["type"] == "score-create"
+            self._store_score(event["body"])
+        return 207, {"successes": [{"id": event["id"], "status": 201} for event in content["batch"]], "errors": []}
 
     def _store_score(self, body: Json) -> Json:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -324,6 +345,8 @@ def _shown_score(score: Json, fields: list[str]) -> Json:
             shown["subject"] = {"kind": "observation", "id": score["observationId"], "traceId": score.get("traceId")}
         elif score.get("traceId"):
             shown["subject"] = {"kind": "trace", "id": score["traceId"]}
+        elif score.get("datasetRunId"):
+            shown["subject"] = {"kind": "experiment", "id": score["datasetRunId"]}
         else:
             shown["subject"] = {"kind": "session", "id": score.get("sessionId", "s")}
     return shown

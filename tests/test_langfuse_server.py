@@ -15,7 +15,7 @@ import pytest
 from tests.langfuse_server import PUBLIC_KEY, SECRET_KEY, LangfuseServer
 
 WIRE = [json.loads(line) for line in (Path(__file__).parent / "fixtures" / "langfuse_wire.jsonl").read_text().splitlines()]
-NOT_SPOKEN = ("/v2/metrics", "/v2/prompts", "/v2/datasets", "/dataset-items", "/experiments", "/experiment-items")
+NOT_SPOKEN = ("/v2/metrics", "/v2/prompts")
 SPOKEN = [exchange for exchange in WIRE if not any(part in exchange["path"] for part in NOT_SPOKEN)]
 
 
@@ -35,6 +35,9 @@ def server() -> Iterator[LangfuseServer]:
             row["metadata"] = {k: v for k, v in row["metadata"].items() if k != "workload_id"}
             server.add(row)
         for exchange in WIRE:
+            if exchange["method"] == "POST" and any(part in exchange["path"] for part in ("/datasets", "/dataset-items")):
+                path = exchange["path"]
+                assert server.answer("POST", path, {}, json.dumps(exchange["req"]).encode())[0] == 200
             if "v3/scores" in exchange["path"]:
                 for score in exchange["resp"]["data"]:
                     server.scores[score["id"]] = dict(score)
@@ -129,6 +132,20 @@ def test_recorded_spans_become_the_recorded_observations() -> None:
                     k: recorded[k] for k in recorded.keys() - unknown - costs
                 }
                 assert row["totalCost"] == pytest.approx(recorded["totalCost"])
+
+
+def test_recorded_spans_of_an_experiment_become_the_recorded_experiment() -> None:
+    with LangfuseServer(version="4.16.0") as server:
+        spans = next(e for e in WIRE[10:] if "otel" in e["path"])
+        assert replayed(server, spans).status_code == 200
+        for path, key in (("/experiments", "id"), ("/experiment-items", "experimentId")):
+            recorded = next(e for e in WIRE if f"{path}?" in e["path"])["resp"]["data"]
+            ours = httpx.get(f"{server.url}/api/public{path}", auth=(PUBLIC_KEY, SECRET_KEY)).json()["data"]
+            wanted = [row for row in recorded if row[key] == ours[0][key]]
+            # The recording has the milliseconds of another clock in some of its times.
+            assert [{k: v for k, v in row.items() if "Time" not in k} for row in ours] == [
+                {k: v for k, v in row.items() if "Time" not in k} for row in wanted
+            ]
 
 
 def test_wrong_keys_are_refused(server: LangfuseServer) -> None:

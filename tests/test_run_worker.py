@@ -28,6 +28,16 @@ FORK_SERVER.Process(target=time.sleep, args=(60,)).start()
 time.sleep(60)
 """
 _MARK = "FLYWHEEL_TEST_MARK"
+_LOOKING_RUNNER = """
+import sys
+from flywheel_assets.run_worker import FORK_SERVER, ForkedWorkers
+
+ForkedWorkers(None, imports=("wave", "no_such_package"))
+worker = FORK_SERVER.Process(target=exec, args=("import sys; sys.exit(0 if 'wave' in sys.modules else 3)",))
+worker.start()
+worker.join(60)
+sys.exit(worker.exitcode)
+"""
 
 
 # 0.02 s: while the interpreter of the fork server starts; 0.6 s: while it imports.
@@ -40,6 +50,10 @@ def test_a_runner_killed_while_the_fork_server_starts_leaves_no_process(seconds:
     while (left := _marked(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, [process.cmdline() for process in left]
+
+
+def test_what_runs_need_besides_is_imported_once_for_all_of_them() -> None:
+    assert subprocess.run([sys.executable, "-c", _LOOKING_RUNNER], check=False, timeout=120).returncode == 0
 
 
 def test_ctrl_c_ends_a_turn_and_its_runs_are_cancelled_not_failed(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_judges(settings),
         *_hub(settings),
         *_alerts(settings),
+        *_telemetry(settings),
     ]
 
 
@@ -116,6 +117,16 @@ def _sources(settings: Settings) -> Iterator[Finding]:
 def _cluster(settings: Settings) -> Iterator[Finding]:
     if settings.platform == "nemo":
         yield from (Finding(one.what, one.ok, one.found, one.advice) for one in examine_cluster(settings))
+
+
+def _telemetry(settings: Settings) -> Iterator[Finding]:
+    """Everybody who is told; they are reached once, now."""
+    if settings.telemetry.langfuse.enabled:
+        # Imported here: whoever tells nobody needs none of it.
+        from flywheel_assets.resources.telemetry.langfuse.health import examine_langfuse
+
+        health = examine_langfuse(settings)
+        yield Finding("telemetry Langfuse", health.ok, health.found, health.advice)
 
 
 def _candidates(settings: Settings) -> Iterator[Finding]:

@@ -52,6 +52,8 @@ class ProcessIdentity:
 # How run workers and their fork server (`run_worker`) know whom to die with: a parent that is gone already cannot be asked.
 RUNNER_PID = "FLYWHEEL_RUNNER_PID"
 FORK_SERVER_PID = "FLYWHEEL_FORK_SERVER_PID"
+# The modules that the fork server imports besides ours, by blanks.
+IMPORTED_ONCE = "FLYWHEEL_IMPORTED_ONCE"
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 

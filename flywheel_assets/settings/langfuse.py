@@ -22,7 +22,9 @@ class LangfuseSettings(Section):
         "of the first such tag), `metadata:KEY`, `trace_name`, `name`, `prompt_name`, `environment`, `model`.",
     )
     environments: tuple[str, ...] = Field(
-        (), description="Langfuse environments to read; []: all but Langfuse's own (`langfuse...`, `sdk-experiment`)."
+        (),
+        description="Langfuse environments to read; []: all but Langfuse's own (`langfuse...`, `sdk-experiment`) and the "
+        "one that the flywheel's traces go to (`flywheel`).",
     )
     source: str = Field("traffic", min_length=1, description="`source` of the records: traffic is examined on.")
     feedback_score: str | None = Field(

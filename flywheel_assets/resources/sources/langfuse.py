@@ -22,6 +22,7 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
 from flywheel_assets.resources.sources.base import Pull, PulledRecord, PulledReject, SourceError, SourceStatus
 from flywheel_assets.resources.sources.langfuse_api import (
+    OWN_ENVIRONMENT,
     Access,
     AskedToWait,
     BadRequest,
@@ -201,7 +202,7 @@ class LangfuseSource:
                 continue
             environment = str(row.get("environment") or "default")
             only = self.settings.environments
-            if environment in only if only else not environment.startswith(NOT_TRAFFIC):
+            if environment in only if only else _is_traffic(environment):
                 chosen[str(row.get("id"))] = row
         return list(chosen.values())
 
@@ -292,6 +293,10 @@ class LangfuseSource:
     @property
     def _overlap(self) -> float:
         return self.settings.overlap_minutes * 60
+
+
+def _is_traffic(environment: str) -> bool:
+    return environment != OWN_ENVIRONMENT and not environment.startswith(NOT_TRAFFIC)
 
 
 def _next_page(page: Json) -> str | None:

@@ -30,6 +30,9 @@ OBSERVATION_FIELDS = "core,basic,time,io,metadata,model,usage,prompt,metrics,tra
 SCORE_FIELDS = "details,subject"
 SCORES_A_PAGE = 100
 
+# Where the flywheel's own traces go (`telemetry.langfuse`): they are no traffic.
+OWN_ENVIRONMENT = "flywheel"
+
 # The newest server that is known to refuse the scores SDK 5 sends (as a list).
 LAST_REFUSING_SCORES = (4, 16)
 

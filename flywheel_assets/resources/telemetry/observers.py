@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flywheel_assets.resources.telemetry.phases import ObserverSpec
+from functools import partial
+
+from flywheel_assets.resources.telemetry.phases import Observer, ObserverSpec
 from flywheel_assets.resources.telemetry.watch import Telemetry
 from flywheel_assets.settings import Settings
 
@@ -10,4 +12,12 @@ from flywheel_assets.settings import Settings
 def telemetry_of(settings: Settings) -> Telemetry:
     """Everybody whom flywheel.yaml names; nothing is imported, connected or sent before the first phase."""
     specs: list[ObserverSpec] = []
+    if settings.telemetry.langfuse.enabled:
+        specs.append(ObserverSpec("Langfuse", partial(_langfuse, settings), imports=("langfuse.api",)))
     return Telemetry(specs, settings.home / "telemetry", settings.telemetry.ui_url)
+
+
+def _langfuse(settings: Settings) -> Observer:
+    from flywheel_assets.resources.telemetry.langfuse.observer import langfuse_observer
+
+    return langfuse_observer(settings)

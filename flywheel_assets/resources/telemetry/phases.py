@@ -130,7 +130,11 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObserverSpec:
-    """An observer by name, made in the background when it is first needed: its imports cost seconds."""
+    """An observer by name, made in the background when it is first needed: its imports cost seconds.
+
+    `imports` are the modules that cost them: `flywheel run` imports them once for all of its workers.
+    """
 
     name: str
     make: Callable[[], Observer]
+    imports: tuple[str, ...] = ()
