@@ -13,9 +13,10 @@ from flywheel_assets.assets.capture import capture_assets
 from flywheel_assets.assets.context import context_assets
 from flywheel_assets.assets.datasets import dataset_assets
 from flywheel_assets.assets.decision import decision_assets
-from flywheel_assets.assets.distribution import distribution_assets, promote_job
+from flywheel_assets.assets.distribution import distribution_assets
 from flywheel_assets.assets.evaluation import evaluation_assets
 from flywheel_assets.assets.training import training_assets
+from flywheel_assets.jobs import flywheel_jobs
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.platform import LocalPlatform
 from flywheel_assets.sensors.janitor import janitor_sensor
@@ -46,7 +47,7 @@ def build_defs(
             *decision_assets(settings),
             *distribution_assets(settings),
         ],
-        jobs=[promote_job()],
+        jobs=flywheel_jobs(settings),
         sensors=[reconcile_sensor(settings), janitor_sensor(), *_store_sensors(settings), *source_sensors(settings)],
         resources={**resources, **(resource_overrides or {})},
         # The default executor starts a process a step: 42-58 s for five trivial steps where this one takes 2 s.

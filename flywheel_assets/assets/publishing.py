@@ -94,7 +94,7 @@ def publish(
     Raises dg.Failure with the message a person should read; an interruption is passed on and is no failure.
     """
     partition = partition_of(context)
-    claim_run(context.instance, context.run_id)
+    claim_run(context.instance, context.run_id, partition)
     _refuse_unexamined_cell(flywheel, partition)
     with ExitStack() as locks:
         for name in names:
