@@ -64,8 +64,9 @@ def distribution_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.CATALOG,
-                description="`model_selection.json`: per workload what was decided, for which candidate, variant and "
-                "adapter, with its history.",
+                description="`model_selection.json`, which applications read: for each workload which model serves it, what "
+                "was decided and what a person said to that, with the history.\n\nTo approve, reject or roll back: the job "
+                "`promote`.",
                 kinds=["json"],
             )
         ],

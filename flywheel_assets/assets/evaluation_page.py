@@ -10,7 +10,10 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
+from flywheel_assets.assets import columns
+from flywheel_assets.assets.metadata import bullet_table, score_history, score_table
+from flywheel_assets.assets.previews import example_table
+from flywheel_assets.core import graph
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.predictions import EvalReport
 from flywheel_assets.core.rows import EvalRow, Prediction
@@ -18,6 +21,7 @@ from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.flywheel import Flywheel
 
 REPORT_FILE = "report.json"
+PREDICTIONS_FILE = "predictions.parquet"
 EXAMPLES_FILE = "examples.json"
 _EXAMPLES = 8
 
@@ -54,12 +58,17 @@ def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, 
     if artifact.state == "skipped":
         return {}
     summary = artifact.summary
+    cost = summary.get("cost_per_1k_usd")
     plotted = {metric: score["value"] for metric, score in summary["scores"].items()}
+    rows_of = graph.TRAIN if artifact.asset == graph.VALIDATION_EVAL else graph.BASE
     return {
-        "rows": summary["n"],
+        "scores": score_table(summary["scores"]),
+        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
+        "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),
+        columns.ROWS: summary["n"],
         "errors": summary["errors"],
         "reused from the cache": summary["reused_from_cache"],
-        "scores": score_table(summary["scores"]),
+        "cost per 1,000 requests (USD)": "no price (`prices` in flywheel.yaml)" if cost is None else cost,
         "aggregates": score_table(summary["aggregates"]),
         "suites": _suite_table(EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes()))),
         "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
@@ -67,8 +76,7 @@ def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, 
         "engine": summary["served"]["engine"],
         # Absent from evaluations made before there were judges.
         "judge": (summary.get("judge") or {}).get("judge", "none"),
-        "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),
-        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
+        **columns.predictions_table(artifact.path / PREDICTIONS_FILE, summary["definitions"], rows_of=rows_of),
         # One number a metric, so that Dagster plots them over materializations.
         **plotted,
     }
