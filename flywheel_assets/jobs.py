@@ -146,13 +146,16 @@ def _told(instance: dg.DagsterInstance, report: RunReport) -> Mapping[str, Any]:
     """What a job's run shows of the runs it started."""
     runs = instance.get_runs(filters=dg.RunsFilter(tags={FLYWHEEL_RUN_TAG: report.flywheel_run}))
     started = [run for run in reversed(runs) if BATCH_TAG in run.tags]
-    lines = [f"- [{run.tags[BATCH_TAG]}](/runs/{run.run_id}): {run.status.value.lower()}" for run in started]
-    made = [f"- {name}" for name in report.materialized]
     return {
-        "runs started": dg.MetadataValue.md("\n".join(lines) or "none: nothing was stale"),
-        "made": dg.MetadataValue.md("\n".join(made) or "nothing"),
-        "flywheel run": report.flywheel_run,
+        "made": ", ".join(report.materialized) or "nothing: all of it was up to date",
+        **{_stands(run): dg.MetadataValue.dagster_run(run.run_id) for run in started},
+        FLYWHEEL_RUN_TAG: report.flywheel_run,
     }
+
+
+def _stands(run: dg.DagsterRun) -> str:
+    """A run by what it works on, and how it ended."""
+    return f"{run.tags[BATCH_TAG]} ({run.status.value.lower()})"
 
 
 def _what_is_missing(report: RunReport) -> str:

@@ -111,14 +111,16 @@ _ENDINGS = {
     "_high": "Upper end of its 95% interval.",
     "_n": "Rows to which the metric applies.",
 }
-_RECORDS_FROM = {name: (name,) for name in ("row_id", "trace_id")}
-_EVAL_FROM = _RECORDS_FROM | {
+_From = Mapping[str, Sequence[str]]
+_RECORDS_FROM: _From = {name: (name,) for name in ("row_id", "trace_id")}
+_EVAL_FROM: _From = {
+    **_RECORDS_FROM,
     "cluster": ("session", "prompt", "near"),
     "gold": ("feedback", "accepted"),
     **dict.fromkeys(("request", "response", "logged_answer", "accepted_answers", "content_hash"), (_BODY,)),
     **dict.fromkeys(("suite_turns", "suite_turn_kind", "suite_complexity", "suite_domain"), (_BODY,)),
 }
-_TRAINING_FROM = {"row_id": ("row_id",), **dict.fromkeys(("prompt", "tools", "completion"), (_BODY,))}
+_TRAINING_FROM: _From = {"row_id": ("row_id",), **dict.fromkeys(("prompt", "tools", "completion"), (_BODY,))}
 
 
 def records_table() -> Mapping[str, Any]:
@@ -166,10 +168,10 @@ def predictions_table(path: Path, definitions: Mapping[str, str], *, rows_of: st
     ]
     metadata: dict[str, Any] = {SCHEMA: dg.TableSchema(columns), URI: path.as_uri()}
     if rows_of == graph.BASE:
-        kept = {name: (name,) for name in _PREDICTIONS if name in _EVAL_ROWS}
-        asked = {"reference": ("response",), "prediction": ("request",)}
-        scored = {name: ("response", "request") for name in found.names if name not in _PREDICTIONS}
-        metadata[LINEAGE] = _lineage(kept | asked | scored, [rows_of])
+        kept: _From = {name: (name,) for name in _PREDICTIONS if name in _EVAL_ROWS}
+        asked: _From = {"reference": ("response",), "prediction": ("request",)}
+        scored: _From = {name: ("response", "request") for name in found.names if name not in _PREDICTIONS}
+        metadata[LINEAGE] = _lineage({**kept, **asked, **scored}, [rows_of])
     return metadata
 
 
@@ -178,13 +180,17 @@ def leaderboard_table(path: Path, columns: Iterable[str], metrics: Sequence[str]
     names = list(columns)
     texts = {"candidate", "variant", "state", "reason", "derived_from"}
     found = [dg.TableColumn(name, "string" if name in texts else "float", _leaderboard_column(name)) for name in names]
-    scored = {name: (metric,) for metric in metrics for name in names if name.removeprefix(metric) in ("", *_ENDINGS)}
+    scored: _From = {name: (metric,) for metric in metrics for name in names if name.removeprefix(metric) in ("", *_ENDINGS)}
     evaluations = [graph.EVALS[variant] for variant in Variant]
-    asked = {"errors": ("error",), "latency_p50_ms": ("latency_ms",), "latency_p95_ms": ("latency_ms",), "n": ("row_id",)}
-    tokens = {"cost_per_1k_usd": ("prompt_tokens", "completion_tokens")}
+    asked: _From = {
+        "errors": ("error",),
+        "latency_p50_ms": ("latency_ms",),
+        "latency_p95_ms": ("latency_ms",),
+        "n": ("row_id",),
+    }
     return {
         SCHEMA: dg.TableSchema(found),
-        LINEAGE: _lineage(scored | asked | tokens, evaluations),
+        LINEAGE: _lineage({**scored, **asked}, evaluations),
         URI: path.as_uri(),
         ROWS: sum(1 for _ in path.open(encoding="utf-8")) - 1,
     }
@@ -200,7 +206,7 @@ def _schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(name, kind, told) for name, (kind, told) in columns.items()])
 
 
-def _lineage(comes_from: Mapping[str, Sequence[str]], assets: Sequence[str]) -> dg.TableColumnLineage:
+def _lineage(comes_from: _From, assets: Sequence[str]) -> dg.TableColumnLineage:
     """Each column with the columns it comes from, in every one of `assets`."""
     return dg.TableColumnLineage(
         {

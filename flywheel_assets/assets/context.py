@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import orjson
 
+from flywheel_assets.assets.metadata import IN_SHORT
 from flywheel_assets.assets.previews import message_table
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
@@ -55,6 +56,7 @@ def _choose_prefix(work: Work) -> Mapping[str, Outcome]:
 
 def _describe(artifact: Artifact) -> Mapping[str, Any]:
     return {
+        IN_SHORT: f"{artifact.summary['shots']} training rows are shown before each request of the prefixed variant",
         "shots": artifact.summary["shots"],
         "messages": message_table(read_prefix(artifact.path)),
         "training rows used": dg.MetadataValue.md("\n".join(f"- `{row}`" for row in artifact.summary["row_ids"]) or "none"),

@@ -12,7 +12,7 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets import columns
-from flywheel_assets.assets.metadata import bullet_table, picture
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, picture
 from flywheel_assets.assets.previews import eval_preview, training_preview
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
@@ -37,7 +37,15 @@ PROFILE_FILE = "profile.json"
 DRIFT_FILE = "drift.json"
 _SHOWN_TOOLS = 50
 _ADDED_AT_INGEST = 4096
-_QUALITY = ("cut_off", "refusal", "rated", "near_records", "near_clusters", "near_largest")
+_QUALITY = {
+    "cut_off": "cut off",
+    "refusal": "refusals",
+    "rated": "with a feedback score",
+    "near_records": "near-duplicates",
+    "near_clusters": "in clusters",
+    "near_largest": "largest cluster",
+}
+_ANSWERS = {"call": "a call", "no_call": "no call", "text": "text", "structured": "structured", "multi_turn": "multi-turn"}
 
 
 def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -302,19 +310,18 @@ def _outcome(name: str, check: core.CheckOutcome) -> CheckOutcome:
 
 def _describe_records(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
+    refused = sum(summary["rejected"].values())
     return {
+        IN_SHORT: f"{summary['records']:,} records, {summary['new_rows']:,} of them new; {refused:,} were refused",
         columns.ROWS: summary["records"],
         columns.URI: artifact.path.as_uri(),
         "new": summary["new_rows"],
         "duplicates": summary["duplicates"],
         "superseded": summary["superseded"],
-        "quarantined": sum(summary["rejected"].values()),
-        "scrubbed": bullet_table(["kind", "values replaced"], sorted(summary["scrubbed"].items())),
-        "quality": bullet_table(
-            ["cut off", "refusals", "with feedback score", "near-duplicates", "in clusters", "largest cluster"],
-            [[summary["quality"][name] for name in _QUALITY]],
-        ),
-        "quarantine": bullet_table(["reason", "records"], sorted(summary["rejected"].items())),
+        "quarantined": refused,
+        "values replaced by placeholders": counts(dict(sorted(summary["scrubbed"].items()))),
+        "quality": counts({told: summary["quality"][name] for name, told in _QUALITY.items()}),
+        "quarantine": counts(dict(sorted(summary["rejected"].items()))),
         "watermark": summary["watermark"],
     }
 
@@ -325,17 +332,15 @@ def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
         [tool["name"], tool["offered"], tool["calls"], len(tool["schemas"])] for tool in profile["tools"][:_SHOWN_TOOLS]
     ]
     return {
+        IN_SHORT: f"a {profile['type']} workload: {profile['records']:,} records, {len(profile['tools'])} tools",
         "type": profile["type"],
         **_drift_picture(artifact),
         columns.ROWS: profile["records"],
-        "answers": bullet_table(
-            ["call", "no call", "text", "structured", "multi-turn"],
-            [[profile[f"{kind}_records"] for kind in ("call", "no_call", "text", "structured", "multi_turn")]],
-        ),
+        "answers": counts({told: profile[f"{kind}_records"] for kind, told in _ANSWERS.items()}),
         "tools": bullet_table(["tool", "offered", "calls", "definitions"], tools),
-        "sources": bullet_table(["source", "records"], list(profile["sources"].items())),
-        "languages (of a sample)": bullet_table(["language", "records"], list(profile["languages"].items())),
-        "teachers": bullet_table(["model", "records"], list(profile["teachers"].items())),
+        "sources": counts(profile["sources"]),
+        "languages (of a sample)": counts(profile["languages"]),
+        "teachers": counts(profile["teachers"]),
         "characters": bullet_table(
             ["", "p50", "p95"], [[what, *profile[what].values()] for what in ("requests", "answers")]
         ),
@@ -362,16 +367,15 @@ def _drift_picture(artifact: Artifact) -> Mapping[str, Any]:
 def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
     return {
+        IN_SHORT: f"{summary['eval_rows']:,} questions with the answer that counts as right; "
+        f"{sum(summary['left_out'].values()):,} records are on neither side",
         columns.ROWS: summary["eval_rows"],
         **eval_preview(artifact.path / "eval_data.jsonl"),
-        "classes": bullet_table(["class", "eval rows"], list(summary["eval_classes"].items())),
-        "sources": bullet_table(["source", "eval rows"], list(summary["eval_sources"].items())),
-        "right on whose word": bullet_table(["gold", "eval rows"], list(summary["eval_gold"].items())),
-        "suites": bullet_table(
-            ["suite", "label", "eval rows"],
-            [[suite, *labelled] for suite, labels in summary["eval_suites"].items() for labelled in labels.items()],
-        ),
-        "left out": bullet_table(["reason", "records"], sorted(summary["left_out"].items())),
+        "classes": counts(summary["eval_classes"]),
+        "sources": counts(summary["eval_sources"]),
+        "right on whose word": counts(summary["eval_gold"]),
+        "suites": "; ".join(f"{suite}: {counts(labels)}" for suite, labels in summary["eval_suites"].items()),
+        "left out": counts(dict(sorted(summary["left_out"].items()))),
         "eval share": summary["eval_share"],
         "name": summary["name"],
         columns.URI: (artifact.path / "eval_data.jsonl").as_uri(),
@@ -383,9 +387,11 @@ def _describe_train(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
     first = next(iter(core.training_files(artifact.path, "train")), artifact.path / "train")
     return {
+        IN_SHORT: f"{summary['train_rows']:,} training rows, and {summary['validation_rows']:,} validation rows that "
+        "choices may look at",
         columns.ROWS: summary["train_rows"],
         "validation rows": summary["validation_rows"],
-        "classes": bullet_table(["class", "training rows"], list(summary["train_classes"].items())),
+        "classes": counts(summary["train_classes"]),
         **training_preview(first),
         "name": summary["name"],
         columns.URI: (artifact.path / "train").as_uri(),

@@ -12,18 +12,20 @@ import orjson
 from flywheel_assets.assets import columns
 from flywheel_assets.assets.datasets import PROFILE_FILE
 from flywheel_assets.assets.evaluation_page import PREDICTIONS_FILE, REPORT_FILE
-from flywheel_assets.assets.metadata import bullet_table, drawing, picture
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, drawing, picture
 from flywheel_assets.assets.previews import report_text
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import graph
+from flywheel_assets.core.cleaning.mask import masked_text
 from flywheel_assets.core.comparison import ArmResult, Comparison, compare
 from flywheel_assets.core.comparison_tables import tables_of
 from flywheel_assets.core.costs import teacher_cost_per_1k
 from flywheel_assets.core.datasets import read_eval_rows
-from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, decide
+from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, Verdict, decide
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import Look
+from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.core.plots import leaderboard_png, suites_png
 from flywheel_assets.core.predictions import EvalReport, ScoredPredictions, read_predictions
@@ -242,6 +244,7 @@ def read_comparison(artifact: Artifact) -> Comparison:
 def _describe_comparison(artifact: Artifact) -> Mapping[str, Any]:
     compared = read_comparison(artifact)
     return {
+        IN_SHORT: _leader(compared),
         **_pictures(artifact.path),
         "holes": bullet_table(
             ["candidate", "variant", "state", "why"],
@@ -250,9 +253,30 @@ def _describe_comparison(artifact: Artifact) -> Mapping[str, Any]:
         "report": report_text(artifact.path / "report.md"),
         "variants examined": f"{artifact.summary['evaluated']} of {artifact.summary['arms']}",
         "eval rows": artifact.summary["rows"],
-        "sources of the rows": bullet_table(["source", "rows"], list(compared.eval_sources.items())),
+        "sources of the rows": counts(compared.eval_sources),
         **columns.leaderboard_table(artifact.path / LEADERBOARD_FILE, compared.table()[0], list(compared.reference)),
     }
+
+
+def _leader(compared: Comparison) -> str:
+    """Who does best on the workload's main metric, beside how many."""
+    metric = MAIN_METRIC[compared.workload_type]
+    scored = [
+        (score.value, arm.label) for arm in compared.evaluated if arm.report and (score := arm.report.scores.get(metric))
+    ]
+    if not scored:
+        return "no variant could be examined; *holes* says why"
+    value, label = max(scored)
+    return f"best of {len(scored)} examined variants: {label}, {metric} {value:.3f}; {len(compared.holes)} are missing"
+
+
+def _what_now(workload: str, verdict: str, needed: int | None) -> str:
+    """What a person does about a verdict."""
+    if verdict == Verdict.PROMOTE:
+        return f"A person approves: job `promote`, or `flywheel approve {workload} --why ...`."
+    if verdict == Verdict.KEEP:
+        return "Nothing: the teacher keeps serving. Another candidate, or other training settings, may do better."
+    return f"Ingest until there are {needed:,} eval rows; the next turn decides anew." if needed else "See the reasons."
 
 
 def _pictures(folder: Path) -> Mapping[str, Any]:
@@ -268,9 +292,10 @@ def _pictures(folder: Path) -> Mapping[str, Any]:
 def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
     return {
+        IN_SHORT: masked_text(next(iter(summary["reasons"]), summary["verdict"])),
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
-        "needed rows": summary["needed_rows"] or 0,
+        "what now": _what_now(artifact.partition.workload, summary["verdict"], summary["needed_rows"]),
         **_pictures(artifact.path),
         "report": report_text(artifact.path / "report.md"),
         "evidence": dg.MetadataValue.json(orjson.loads((artifact.path / DECISION_FILE).read_bytes())["evidence"]),

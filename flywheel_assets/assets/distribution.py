@@ -10,7 +10,7 @@ import dagster as dg
 import orjson
 from pydantic import Field
 
-from flywheel_assets.assets.metadata import bullet_table
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
@@ -165,7 +165,9 @@ def _describe(artifact: Artifact) -> Mapping[str, Any]:
     columns = ("workload", "verdict", "candidate", "variant", "approved", "dataset_version", "time")
     entries = catalog["workloads"].values()
     changes = [[change["time"], change["workload"], change["change"]] for change in reversed(catalog["history"])]
+    serving_now = [f"{entry['workload']}: {_who_serves(entry.get('serving'))}" for entry in entries]
     return {
+        IN_SHORT: f"serves now: {'; '.join(serving_now) or 'nothing is decided yet'}",
         "workloads": artifact.summary["workloads"],
         "selection": bullet_table(
             ("serves now", *columns),

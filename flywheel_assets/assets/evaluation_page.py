@@ -11,12 +11,12 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets import columns
-from flywheel_assets.assets.metadata import bullet_table, score_history, score_table
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, score_history, score_table
 from flywheel_assets.assets.previews import example_table
 from flywheel_assets.core import graph
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.predictions import EvalReport
-from flywheel_assets.core.rows import EvalRow, Prediction
+from flywheel_assets.core.rows import EvalRow, Json, Prediction
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.flywheel import Flywheel
 
@@ -24,6 +24,7 @@ REPORT_FILE = "report.json"
 PREDICTIONS_FILE = "predictions.parquet"
 EXAMPLES_FILE = "examples.json"
 _EXAMPLES = 8
+_HEADLINES = 3
 
 
 def examples_json(rows: Sequence[EvalRow], predictions: Sequence[Prediction]) -> str:
@@ -53,6 +54,15 @@ def _suite_table(report: EvalReport) -> dg.MarkdownMetadataValue:
     return bullet_table(["suite", "label", metric, "95% interval", "rows"], rows)
 
 
+def _in_short(summary: Json) -> str:
+    """The first scores with their intervals, and how much of the exam was answered."""
+    shown = [
+        f"{metric} {score['value']:.3f}" + ("" if score["low"] is None else f" [{score['low']:.3f}, {score['high']:.3f}]")
+        for metric, score in list(summary["scores"].items())[:_HEADLINES]
+    ]
+    return f"{', '.join(shown) or 'no metric applies'}; {summary['n']} questions, {summary['errors']} without an answer"
+
+
 def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
     """The metadata of a materialized evaluation."""
     if artifact.state == "skipped":
@@ -62,6 +72,7 @@ def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, 
     plotted = {metric: score["value"] for metric, score in summary["scores"].items()}
     rows_of = graph.TRAIN if artifact.asset == graph.VALIDATION_EVAL else graph.BASE
     return {
+        IN_SHORT: _in_short(summary),
         "scores": score_table(summary["scores"]),
         "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
         "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),

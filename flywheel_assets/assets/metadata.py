@@ -14,6 +14,8 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 
 _PLOTTED_METRICS = 3
+# The first line of every page. Dagster shows tables and pictures behind a click; this is what needs none.
+IN_SHORT = "in short"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -21,6 +23,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     lines += [" | ".join(_cell(value) for value in row) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def counts(found: Mapping[str, Any]) -> str:
+    """How many of what, in one line, in the order given."""
+    return ", ".join(f"{name or '(none)'} {number:,}" for name, number in found.items()) or "none"
 
 
 def bullet_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:

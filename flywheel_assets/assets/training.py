@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import bullet_table, picture
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, picture
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import GPU_POOL, check_spec, spec
 from flywheel_assets.core import graph
@@ -216,6 +216,16 @@ def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
     return {"fine-tuned": "yes" if summary["needed"] else "no", "why": summary["reason"], "mode": summary["mode"]}
 
 
+def _in_short(report: Json) -> str:
+    """What the training did to the loss, and how long that took."""
+    validation, seconds = report["validation"], report["seconds"].get("train")
+    before, after = validation["loss_before"], validation["loss_after"]
+    known = before is not None and after is not None
+    loss = f"loss on {validation['rows']} validation rows {before:.3f} -> {after:.3f}" if known else "no validation rows"
+    lasted = "" if seconds is None else f" in {seconds:.0f} s"
+    return f"{loss}; {report['steps']} steps{lasted} on {report['device']['name']}"
+
+
 def _describe_adapter(artifact: Artifact) -> Mapping[str, Any]:
     if artifact.state == "skipped":
         return {}
@@ -223,12 +233,13 @@ def _describe_adapter(artifact: Artifact) -> Mapping[str, Any]:
     points = [(point["step"], point["loss"]) for point in report["loss_curve"]]
     ends = ((0, report["validation"]["loss_before"]), (report["steps"], report["validation"]["loss_after"]))
     return {
+        IN_SHORT: _in_short(report),
         "loss": picture(loss_curve_png(points, [(step, loss) for step, loss in ends if loss is not None]), "loss by step"),
         "steps": report["steps"],
-        "rows": bullet_table(list(report["rows"]), [list(report["rows"].values())]),
+        "rows": counts({name.replace("_", " "): number for name, number in report["rows"].items()}),
         "final loss": points[-1][1] if points else 0.0,
         "tokens per second": report["tokens_per_s"] or 0.0,
-        "duration": bullet_table(["phase", "seconds"], list(report["seconds"].items())),
+        "duration": ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in report["seconds"].items()),
         "settings": bullet_table(["setting", "value"], list(artifact.manifest["settings"]["training"].items())),
         "device": f"{report['device']['name']} ({report['device']['dtype']})",
     }
