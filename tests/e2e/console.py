@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from urllib.parse import quote
 
 from tests.browser import Tab
 from tests.e2e.clone import Clone
-from tests.e2e.dagster_dev import ask, dev_log
+from tests.e2e.dagster_dev import REPOSITORY, ask, dev_log
 
-_RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+_RUNS = "{ runsOrError { ... on Runs { results { runId status pipelineName tags { key value } } } } }"
+_LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
 _TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) { __typename } }"""
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -54,6 +58,22 @@ class Console:
     def status(self, run_id: str) -> str:
         """How a run stands."""
         return next(run["status"] for run in self.runs() if run["runId"] == run_id)
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags of a run."""
+        found: dict[str, str] = next(run["tags"] for run in self.runs() if run["runId"] == run_id)
+        return found
+
+    def launch(self, job: str, config: dict[str, dict[str, str]]) -> str:
+        """What the launchpad sends for a job with the config of its ops; the run's id."""
+        params = {
+            "selector": {**REPOSITORY, "pipelineName": job},
+            "runConfigData": json.dumps({"ops": {op: {"config": fields} for op, fields in config.items()}}),
+            "mode": "default",
+        }
+        launched = ask(self.graphql, _LAUNCH, params=params)["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return str(launched["run"]["runId"])
 
     def terminate(self, run_id: str) -> None:
         """What the button *Terminate* does."""
