@@ -76,20 +76,40 @@ def test_a_team_with_an_existing_index_is_connected(clone: Clone, elasticsearch:
 
 
 @pytest.mark.timeout(300)
+def test_the_page_about_langfuse_connects_a_project_too(clone: Clone) -> None:
+    page = (REPOSITORY / "docs" / "langfuse.md").read_text(encoding="utf-8")
+    install, keys, settings, doctor, pull = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)[0].strip().splitlines()
+    assert "pip install" in install
+    with LangfuseServer() as server:
+        server.add(*(row(str(n), time.time() - 600 + n) for n in range(5)))
+        here = _our_project(server)
+        assert not run(clone, keys, here=here) + run(clone, settings, here=here)
+        here["flywheel doctor"] = f"{sys.executable} -m flywheel_assets.cli doctor"
+        here["flywheel pull"] = f"{sys.executable} -m flywheel_assets.cli pull"
+        assert server.environment["LANGFUSE_BASE_URL"] in run(clone, doctor, here=here)
+        assert "5 new" in run(clone, pull, here=here)
+
+
+def _our_project(server: LangfuseServer) -> dict[str, str]:
+    """What stands for the examples of the pages."""
+    given = server.environment
+    return {
+        "https://cloud.langfuse.com": given["LANGFUSE_BASE_URL"],
+        "pk-lf-...": given["LANGFUSE_PUBLIC_KEY"],
+        "sk-lf-...": given["LANGFUSE_SECRET_KEY"],
+    }
+
+
+@pytest.mark.timeout(300)
 def test_a_team_with_a_langfuse_project_is_connected(clone: Clone) -> None:
     install, *settings, pull, turn = lines_under("Calls that are traced with Langfuse")
     assert ".venv/bin/pip install" in install
     with LangfuseServer() as server:
         server.add(*(row(str(n), time.time() - 600 + n) for n in range(60)))
-        given = server.environment
-        here = {
-            "https://cloud.langfuse.com": given["LANGFUSE_BASE_URL"],
-            "pk-lf-...": given["LANGFUSE_PUBLIC_KEY"],
-            "sk-lf-...": given["LANGFUSE_SECRET_KEY"],
-        }
+        here = _our_project(server)
         for line in settings:
             assert not run(clone, line, here=here)
         pulled = run(clone, pull, here=here)
-        assert "60 new" in pulled and given["LANGFUSE_SECRET_KEY"] not in pulled
+        assert "60 new" in pulled and here["sk-lf-..."] not in pulled
     planned = run(clone, turn.replace("flywheel run", "flywheel run --dry-run"), here=here)
     assert "router" in planned, planned
