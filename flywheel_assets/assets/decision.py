@@ -273,10 +273,10 @@ def _leader(compared: Comparison) -> str:
 def _what_now(workload: str, verdict: str, needed: int | None) -> str:
     """What a person does about a verdict."""
     if verdict == Verdict.PROMOTE:
-        return f"A person approves: job `promote`, or `flywheel approve {workload} --why ...`."
+        return f"a person approves: the job promote, or: flywheel approve {workload} --why ..."
     if verdict == Verdict.KEEP:
-        return "Nothing: the teacher keeps serving. Another candidate, or other training settings, may do better."
-    return f"Ingest until there are {needed:,} eval rows; the next turn decides anew." if needed else "See the reasons."
+        return "nothing: the teacher keeps serving. Another candidate, or other training settings, may do better."
+    return f"ingest until there are {needed:,} eval rows; the next turn decides anew" if needed else "see why"
 
 
 def _pictures(folder: Path) -> Mapping[str, Any]:
@@ -295,6 +295,7 @@ def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
         IN_SHORT: masked_text(next(iter(summary["reasons"]), summary["verdict"])),
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
+        "why": dg.MetadataValue.md(masked_text("\n".join(f"- {reason}" for reason in summary["reasons"]) or "-")),
         "what now": _what_now(artifact.partition.workload, summary["verdict"], summary["needed_rows"]),
         **_pictures(artifact.path),
         "report": report_text(artifact.path / "report.md"),

@@ -20,6 +20,7 @@ from flywheel_assets.core.rows import Json
 
 _ROWS = 5
 _CELL_CHARS = 300
+_EXAMPLE_CHARS = 160
 _ROW_CHARS = 4000
 _TOOLS = 6
 
@@ -50,10 +51,12 @@ def training_preview(path: Path) -> Mapping[str, Any]:
 
 def example_table(examples: Sequence[Json]) -> dg.MarkdownMetadataValue:
     """A few questions with the expected and the given answer."""
-    rows = [
-        [_cut(example["question"]), _given(example["expected"]), example["error"] or _given(example["answered"])]
-        for example in masked(list(examples))
-    ]
+    rows = []
+    for example in masked(list(examples)):
+        expected, answered = _given(example["expected"]), _given(example["answered"])
+        # Said twice, the two would be as wide as the page, and look alike.
+        shown = example["error"] or ("as expected" if answered == expected else answered)
+        rows.append([_cut(example["question"], _EXAMPLE_CHARS), expected, _cut(shown, _EXAMPLE_CHARS)])
     return bullet_table(["asked", "expected", "answered"], rows)
 
 
@@ -79,11 +82,19 @@ def _first_rows(path: Path) -> list[Json]:
 def _preview(header: Sequence[str], shown: Sequence[Sequence[str]], rows: Sequence[Json]) -> Mapping[str, Any]:
     if not rows:
         return {"first rows": dg.MetadataValue.md("(no rows)")}
-    whole = json.dumps(rows[0], indent=1, ensure_ascii=False)
+    whole = json.dumps(_readable(rows[0]), indent=1, ensure_ascii=False)
     return {
         "first rows": bullet_table(header, shown),
         "first row in full": dg.MetadataValue.md(f"```json\n{_cut(whole, _ROW_CHARS)}\n```"),
     }
+
+
+def _readable(value: Any) -> Any:
+    """A row without the nulls that its file needs for its types, and with tools as objects instead of JSON text."""
+    if isinstance(value, dict):
+        opened = {**value, "tools": json.loads(value["tools"] or "[]")} if isinstance(value.get("tools"), str) else value
+        return {name: _readable(inner) for name, inner in opened.items() if inner is not None}
+    return [_readable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _asked(messages: Sequence[Json]) -> str:
@@ -110,7 +121,7 @@ def _given(answer: Json | None) -> str:
     if answer is None:
         return "-"
     calls = ", ".join(f"{call['name']}({call['arguments']})" for call in answer["tool_calls"])
-    return _cut(calls or answer["content"] or "(nothing)")
+    return _cut(calls or answer["content"] or "(nothing)", _EXAMPLE_CHARS)
 
 
 def _text(content: Any) -> str:

@@ -40,7 +40,7 @@ PAGES = {
     "evals/prefixed": (CELL, ("without an answer", "function_name_and_args")),
     "evals/customized": (CELL, ("skipped", "not fine-tuned:")),
     "comparison": (DESK, (f"best of 4 examined variants: {RIGHT}", "holes", "leaderboard")),
-    "decision": (DESK, ("may replace the teacher", "A person approves: job `promote`", "leaderboard")),
+    "decision": (DESK, ("may replace the teacher", "a person approves: the job promote", "leaderboard")),
 }
 _WIDE = {"width": 1680, "height": 1000}
 
