@@ -8,12 +8,15 @@ import uuid
 
 import dagster as dg
 
-from flywheel_assets.assets.distribution import PROMOTE_JOB, PersonDoes
+from flywheel_assets.assets.distribution import CATALOG_OP, PersonDoes
+from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.promotion import TEACHER, Action, serving
 from flywheel_assets.core.rows import Json
 from flywheel_assets.definitions import build_defs
+from flywheel_assets.jobs import PROMOTE_JOB
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.promotions import promote
+from flywheel_assets.resources.runs import partition_tags
 from flywheel_assets.settings import Settings
 
 _DONE = {Action.APPROVE: "Approved", Action.REJECT: "Rejected", Action.ROLLBACK: "Rolled back"}
@@ -31,8 +34,9 @@ def act(instance: dg.DagsterInstance, settings: Settings, action: str, workload:
     defs = build_defs(settings, loggers={"console": _silent})
     job = defs.resolve_job_def(PROMOTE_JOB)
     nothing = {"action": PersonDoes.nothing.value}
-    config = {"ops": {"model_catalog": {"config": nothing}}, "loggers": {"console": {}}}
-    run = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+    config = {"ops": {CATALOG_OP: {"config": nothing}}, "loggers": {"console": {}}}
+    tags = partition_tags(Partition(workload))
+    run = job.execute_in_process(instance=instance, run_config=config, tags=tags, raise_on_error=False)
     served = serving(flywheel.promotions.acts(workload))
     now = TEACHER if served is None else served.model
     says = f"{_DONE[done.action]}: {done.model} for '{workload}'. Serving it now: {now}."

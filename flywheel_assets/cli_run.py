@@ -11,14 +11,12 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.planner import Plan, is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.nemo.sweep import sweep
 from flywheel_assets.resources.status import status_of
-from flywheel_assets.run_worker import ForkedWorkers
-from flywheel_assets.runner import Choice, RunReport, Say, current_plan, describe_item, turn
-from flywheel_assets.settings import Settings, SettingsError
+from flywheel_assets.run_worker import turn_in_processes
+from flywheel_assets.runner import Choice, RunReport, Say, current_plan, describe_item, slugs_of
+from flywheel_assets.settings import Settings
 from flywheel_assets.tables import grouped, print_plan_items, print_workload
 
 
@@ -27,14 +25,8 @@ def run_plan(
 ) -> RunReport:
     """Execute the plan with a line of progress for everything that happens."""
     flywheel = Flywheel.at_home(settings)
-    choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
-    workers = ForkedWorkers(settings.file, progress_on_stderr=out.stderr, imports=flywheel.telemetry.imports)
-    say = _stamped(out)
-    try:
-        return turn(instance, flywheel, workers, choice, say)
-    finally:
-        # Workers end what they started; what a killed one left is taken up by this turn, or ended here.
-        sweep(settings, say, min_idle_s=0)
+    choice = Choice(slugs_of(flywheel, workloads), tuple(candidates))
+    return turn_in_processes(instance, flywheel, choice, _stamped(out), progress_on_stderr=out.stderr)
 
 
 def print_plan(
@@ -48,7 +40,7 @@ def print_plan(
 ) -> None:
     """What `flywheel run` would do, and why."""
     flywheel = Flywheel.at_home(settings)
-    choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
+    choice = Choice(slugs_of(flywheel, workloads), tuple(candidates))
     current = current_plan(instance, flywheel)
     chosen = Plan(
         tuple(item for item in current.items if choice.allows(item)),
@@ -89,23 +81,6 @@ def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: C
     others = ((hole.reason, f"{hole.asset} of {hole.partition}") for hole in holes)
     for reason, names in grouped((reason, name) for reason, name in others if name not in report.failures).items():
         out.print(f"not made: {names}: {escape(reason)}", style="yellow")
-
-
-def _slugs(flywheel: Flywheel, workloads: Sequence[str]) -> tuple[str, ...]:
-    """The slugs of workloads a user named, by slug or by original id; SettingsError lists the known ones."""
-    known = {summary.slug: summary.workload_id for summary in flywheel.traces.workloads()}
-    chosen = []
-    for name in workloads:
-        found = [slug for slug, original in known.items() if name in (slug, original)]
-        if not found and (refused := flywheel.traces.rejects(name)):
-            reasons = ", ".join(f"{count.count} {count.reason}" for count in refused)
-            detail = scrub_detail(refused[0].detail, CleaningPolicy())
-            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {detail}")
-        if not found:
-            listed = ", ".join(sorted(known)) or "none yet; `flywheel ingest FILE` adds some"
-            raise SettingsError(f"unknown workload '{name}'. In the trace store: {listed}.")
-        chosen += found
-    return tuple(chosen)
 
 
 def _stamped(out: Console) -> Say:

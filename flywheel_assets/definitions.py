@@ -13,10 +13,11 @@ from flywheel_assets.assets.capture import capture_assets
 from flywheel_assets.assets.context import context_assets
 from flywheel_assets.assets.datasets import dataset_assets
 from flywheel_assets.assets.decision import decision_assets
-from flywheel_assets.assets.distribution import distribution_assets, promote_job
+from flywheel_assets.assets.distribution import distribution_assets
 from flywheel_assets.assets.evaluation import evaluation_assets
 from flywheel_assets.assets.publication import publication_assets
 from flywheel_assets.assets.training import training_assets
+from flywheel_assets.jobs import flywheel_jobs
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.platform import LocalPlatform
 from flywheel_assets.sensors.alerts import alert_sensors
@@ -49,7 +50,7 @@ def build_defs(
             *publication_assets(settings),
             *distribution_assets(settings),
         ],
-        jobs=[promote_job()],
+        jobs=flywheel_jobs(settings),
         sensors=[
             reconcile_sensor(settings),
             janitor_sensor(),

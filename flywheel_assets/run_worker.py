@@ -27,8 +27,11 @@ from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch
 from flywheel_assets.definitions import build_defs
 from flywheel_assets.partitions import partition_key
+from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.nemo.sweep import sweep
 from flywheel_assets.resources.processes import FORK_SERVER_PID, IMPORTED_ONCE, RUNNER_PID, die_with_parent, this_process
-from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG
+from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG, partition_tags
+from flywheel_assets.runner import Choice, RunReport, Say, turn
 from flywheel_assets.settings import load_settings
 
 # A training child ends within 10 s of being told; then the worker reports its run as cancelled.
@@ -72,6 +75,25 @@ class ForkedWorkers:
                 process.kill()
 
 
+def turn_in_processes(
+    instance: DagsterInstance,
+    flywheel: Flywheel,
+    choice: Choice,
+    say: Say,
+    *,
+    flywheel_run: str | None = None,
+    progress_on_stderr: bool = False,
+) -> RunReport:
+    """`runner.turn` with a process for each run; what a killed run left in a cluster is taken up, or ended."""
+    settings = flywheel.settings
+    workers = ForkedWorkers(settings.file, progress_on_stderr=progress_on_stderr, imports=flywheel.telemetry.imports)
+    try:
+        return turn(instance, flywheel, workers, choice, say, flywheel_run=flywheel_run)
+    finally:
+        # Workers end what they started; what a killed one left is taken up by this turn, or ended here.
+        sweep(settings, say, min_idle_s=0)
+
+
 def _work(settings_file: Path | None, batch: Batch, flywheel_run: str, progress_on_stderr: bool) -> None:
     """The body of a worker process: one run, in this process; exits 1 when it failed."""
     die_with_parent(int(os.environ[FORK_SERVER_PID]))
@@ -96,8 +118,7 @@ def execute(instance: DagsterInstance, defs: dg.Definitions, batch: Batch, flywh
         FLYWHEEL_RUN_TAG: flywheel_run,
         BATCH_TAG: batch.name,
         BATCH_KEY_TAG: batch.key,
-        "flywheel/workload": batch.partition.workload,
-        "flywheel/candidate": batch.partition.candidate,
+        **partition_tags(batch.partition),
     }
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
@@ -105,7 +126,7 @@ def execute(instance: DagsterInstance, defs: dg.Definitions, batch: Batch, flywh
         partition_key=partition_key(batch.partition),
         # Without this Dagster shows its own log on the terminal, whatever loggers the definitions have.
         run_config={"loggers": {"console": {}}},
-        tags={name: value for name, value in tags.items() if value},
+        tags=tags,
         raise_on_error=False,
     )
     return result.success

@@ -18,10 +18,12 @@ from dagster import DagsterInstance
 from flywheel_assets.announcements import Announcements
 from flywheel_assets.assets.capture import observe_summaries
 from flywheel_assets.core.batches import Batch, Lane, batches
+from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import announce_cancelling, bury_dead_runs
+from flywheel_assets.settings import SettingsError
 
 
 class Workers(Protocol):
@@ -81,6 +83,23 @@ class RunReport:
 Say = Callable[[str], None]
 
 
+def slugs_of(flywheel: Flywheel, workloads: Collection[str]) -> tuple[str, ...]:
+    """The slugs of workloads a user named, by slug or by original id; SettingsError lists the known ones."""
+    known = {summary.slug: summary.workload_id for summary in flywheel.traces.workloads()}
+    chosen = []
+    for name in workloads:
+        found = [slug for slug, original in known.items() if name in (slug, original)]
+        if not found and (refused := flywheel.traces.rejects(name)):
+            reasons = ", ".join(f"{count.count} {count.reason}" for count in refused)
+            detail = scrub_detail(refused[0].detail, CleaningPolicy())
+            raise SettingsError(f"workload '{name}' has no usable record; all were refused: {reasons}. {detail}")
+        if not found:
+            listed = ", ".join(sorted(known)) or "none yet; `flywheel ingest FILE` adds some"
+            raise SettingsError(f"unknown workload '{name}'. In the trace store: {listed}.")
+        chosen += found
+    return tuple(chosen)
+
+
 def current_plan(instance: DagsterInstance, flywheel: Flywheel, given_up: Collection[Attempt] = ()) -> Plan:
     """What is stale now, after registering new workloads as partitions."""
     summaries = flywheel.traces.workloads()
@@ -89,13 +108,27 @@ def current_plan(instance: DagsterInstance, flywheel: Flywheel, given_up: Collec
     return plan(flywheel.state(announced=heard, summaries=summaries), given_up=frozenset(given_up))
 
 
-def turn(instance: DagsterInstance, flywheel: Flywheel, workers: Workers, choice: Choice, say: Say) -> RunReport:
+def new_flywheel_run() -> str:
+    """An id for one turn of the loop: a tag of every Dagster run of that turn."""
+    return uuid.uuid4().hex[:12]
+
+
+def turn(
+    instance: DagsterInstance,
+    flywheel: Flywheel,
+    workers: Workers,
+    choice: Choice,
+    say: Say,
+    *,
+    flywheel_run: str | None = None,
+) -> RunReport:
     """One turn of the flywheel: execute the plan until nothing is left that can be done.
 
-    Never tries the same failed attempt twice. Whatever interrupts it ends the workers first.
+    Never tries the same failed attempt twice. Whatever interrupts it ends the workers first. `flywheel_run` is the id of
+    the turn where something else carries it already.
     """
     started = time.monotonic()
-    report = RunReport(uuid.uuid4().hex[:12], choice.workloads)
+    report = RunReport(flywheel_run or new_flywheel_run(), choice.workloads)
     report.buried = bury_dead_runs(instance)
     flywheel.telemetry.bury(report.buried)
     for run_id in report.buried:

@@ -37,6 +37,22 @@ _FLAGS = (
 )
 
 
+# The smallest element that can be seen and whose whole text is this, scrolled into view; its middle. Waits for buttons.
+_PLACE_OF = """(() => {{
+  const wanted = {text};
+  const found = [...document.querySelectorAll('*')].filter(one => {{
+    const said = (one.innerText || one.placeholder || one.getAttribute('aria-label') || '').trim();
+    const inner = [...one.children].some(child => (child.innerText || '').trim() === wanted);
+    return said === wanted && one.getClientRects().length && !inner;
+  }});
+  const one = found[{nth}];
+  if (!one || one.closest('button')?.disabled) return null;
+  one.scrollIntoView({{block: 'center', inline: 'nearest'}});
+  const box = one.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}})()"""
+
+
 @dataclass(slots=True)
 class Visit:
     """What happened while a page was open: its complaints, the addresses it asked for, its text, and answers to `ask`."""
@@ -71,7 +87,15 @@ def screenshot(html: str, *, width: int, height: int, dark: bool = False, whole:
         return base64.b64decode(shot["data"])
 
 
-class _Tab:
+@contextmanager
+def browsing(*, width: int = 1440, height: int = 900) -> Iterator[Tab]:
+    """One tab that stays open from page to page."""
+    with _tab() as tab:
+        tab.size(width, height)
+        yield tab
+
+
+class Tab:
     """One tab, spoken to over its DevTools socket."""
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -108,6 +132,51 @@ class _Tab:
             except TimeoutError:
                 break
 
+    def until(self, expression: str, *, patience_s: float = _PATIENCE_S) -> Any:
+        """What a JavaScript expression gives as soon as that is true, reading on meanwhile."""
+        deadline = time.monotonic() + patience_s
+        while not (found := self.evaluate(expression)):
+            assert time.monotonic() < deadline, f"in {patience_s:.0f} s never: {expression}\n{self.text()[-3000:]}"
+            time.sleep(0.25)
+        return found
+
+    def sees(self, *texts: str, patience_s: float = _PATIENCE_S) -> None:
+        """Wait until every one of these texts stands on the page."""
+        for text in texts:
+            self.until(f"document.body.innerText.includes({json.dumps(text)})", patience_s=patience_s)
+
+    def text(self) -> str:
+        """What can be read on the page."""
+        return str(self.evaluate("document.body.innerText"))
+
+    def click(self, text: str, *, nth: int = 0, patience_s: float = _PATIENCE_S) -> None:
+        """Click the middle of the smallest thing that can be seen and says exactly this; the `nth` of several."""
+        place = self.until(_PLACE_OF.format(text=json.dumps(text), nth=nth), patience_s=patience_s)
+        self.click_at(*place)
+
+    def click_at(self, x: float, y: float) -> None:
+        """A click of the left button."""
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def type(self, text: str) -> None:
+        """Text, where the cursor stands."""
+        self.call("Input.insertText", text=text)
+
+    def at_rest(self, *, still_s: float = 1.5, patience_s: float = 20.0) -> None:
+        """Wait until the page's text has not changed for a while; a page that never rests is taken as it is."""
+        deadline = time.monotonic() + patience_s
+        seen, since = self.text(), time.monotonic()
+        while time.monotonic() < deadline and time.monotonic() - since < still_s:
+            time.sleep(0.25)
+            if (now := self.text()) != seen:
+                seen, since = now, time.monotonic()
+
+    def picture(self, *, whole: bool = False) -> bytes:
+        """The page as PNG: what the window shows, or all of it."""
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        return base64.b64decode(shot["data"])
+
     def evaluate(self, expression: str) -> Any:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"]
         return result.get("value")
@@ -132,7 +201,7 @@ class _Tab:
 
 
 @contextmanager
-def _tab() -> Iterator[_Tab]:
+def _tab() -> Iterator[Tab]:
     assert CHROMIUM, "chromium is not installed: apt-get install chromium"
     # Chromium's last processes may still write into the profile while it is being removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -142,8 +211,8 @@ def _tab() -> Iterator[_Tab]:
                 [CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"], stdout=out, stderr=out
             )
         try:
-            with connect(_socket_of_a_tab(process, log), max_size=None, compression=None) as socket:
-                yield _Tab(socket)
+            with connect(_socket_of_a_tab(process, log), max_size=None, compression=None, ping_interval=None) as socket:
+                yield Tab(socket)
         finally:
             process.terminate()
             try:

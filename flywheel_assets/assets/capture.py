@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.external_asset import create_external_asset_from_source_asset
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.assets.specs import scope_tags
 from flywheel_assets.core import graph
 from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.flywheel import Flywheel
@@ -20,22 +23,31 @@ from flywheel_assets.settings import Settings
 MAX_OBSERVATIONS = 500
 
 
-def capture_assets(settings: Settings) -> list[dg.SourceAsset]:
+def capture_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The `traces` asset."""
     kind = "sqlite" if settings.trace_store == "local" else settings.trace_store
+    owned = partial(_owned, list(settings.owners))
 
     @dg.observable_source_asset(
         key=asset_key(graph.TRACES),
         group_name=graph.BY_NAME[graph.TRACES].group,
         partitions_def=WORKLOAD,
-        description="Production traffic in the trace store. Its data version is the store's watermark, in ingestion order.",
-        tags={f"dagster/kind/{kind}": "", "dagster/kind/json": ""},
+        description="Production traffic in the trace store: every logged request with its answer, by workload.\n\n"
+        "Nothing is computed here. An observation says how many records a workload has and how far the store goes (its "
+        "watermark, in ingestion order). `flywheel ingest FILE` or a source adds records; a workload is a partition as soon "
+        "as it has one.",
+        tags={**scope_tags(graph.TRACES), f"dagster/kind/{kind}": "", "dagster/kind/json": ""},
     )
     def traces(flywheel: dg.ResourceParam[Flywheel]) -> dg.DataVersionsByPartition:
         """Where the trace store stands, workload by workload."""
         return dg.DataVersionsByPartition({s.slug: dg.DataVersion(s.watermark) for s in flywheel.traces.workloads()})
 
-    return [traces]
+    # `observable_source_asset` takes no owners, and every page of the catalogue should say whom to ask.
+    return [create_external_asset_from_source_asset(traces).map_asset_specs(owned)]
+
+
+def _owned(owners: list[str], spec: dg.AssetSpec) -> dg.AssetSpec:
+    return spec.replace_attributes(owners=owners)
 
 
 def observe_traces(

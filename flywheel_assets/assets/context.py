@@ -1,13 +1,14 @@
 """Context engineering: the prefix a candidate is shown before each request of the `prefixed` variant."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import orjson
 
+from flywheel_assets.assets.metadata import IN_SHORT
+from flywheel_assets.assets.previews import message_table
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
@@ -26,8 +27,9 @@ def context_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.PREFIX,
-                description="The context-engineering prefix: a fixed few-shot from training rows, never from eval rows. "
-                "Shown beside the fine-tune, because a few examples alone may explain much of its gain.",
+                description="The context-engineering prefix: a few training rows, shown before each request of the prefixed "
+                "variant; never eval rows.\n\nIt stands beside the fine-tune in every comparison, because a few examples "
+                "alone may explain much of its gain.",
                 kinds=["json"],
             )
         ]
@@ -53,9 +55,9 @@ def _choose_prefix(work: Work) -> Mapping[str, Outcome]:
 
 
 def _describe(artifact: Artifact) -> Mapping[str, Any]:
-    shown = json.dumps(read_prefix(artifact.path), indent=1, ensure_ascii=False)
     return {
+        IN_SHORT: f"{artifact.summary['shots']} training rows are shown before each request of the prefixed variant",
         "shots": artifact.summary["shots"],
-        "training rows used": dg.MetadataValue.json(artifact.summary["row_ids"]),
-        "messages": dg.MetadataValue.md(f"```json\n{shown[:4000]}\n```"),
+        "messages": message_table(read_prefix(artifact.path)),
+        "training rows used": dg.MetadataValue.md("\n".join(f"- `{row}`" for row in artifact.summary["row_ids"]) or "none"),
     }

@@ -11,11 +11,14 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import bullet_table, jsonl_preview, picture
+from flywheel_assets.assets import columns
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, picture
+from flywheel_assets.assets.previews import eval_preview, training_preview
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import datasets as core
 from flywheel_assets.core import graph
+from flywheel_assets.core.costs import teacher_cost_per_1k
 from flywheel_assets.core.drift import Drift, drift_between
 from flywheel_assets.core.plots import drift_png
 from flywheel_assets.core.rows import Json
@@ -26,12 +29,24 @@ from flywheel_assets.resources.provenance import ancestor
 from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
 
+_COMPLETE_ROWS = (
+    "Every row is complete and parses. If it fails: the message names the first bad row; materialize the datasets again, "
+    "and look at that record if it stays."
+)
 PROFILE_FILE = "profile.json"
 DRIFT_FILE = "drift.json"
 SINCE_DECISION = "since decision"
 _SHOWN_TOOLS = 50
 _ADDED_AT_INGEST = 4096
-_QUALITY = ("cut_off", "refusal", "rated", "near_records", "near_clusters", "near_largest")
+_QUALITY = {
+    "cut_off": "cut off",
+    "refusal": "refusals",
+    "rated": "with a feedback score",
+    "near_records": "near-duplicates",
+    "near_clusters": "in clusters",
+    "near_largest": "largest cluster",
+}
+_ANSWERS = {"call": "a call", "no_call": "no call", "text": "text", "structured": "structured", "multi_turn": "multi-turn"}
 
 
 def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -42,16 +57,19 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.RECORDS,
-                description="Validated, scrubbed, de-duplicated records in segments, and a quarantine with the reasons. "
-                "Incremental: reads what came after its watermark.",
+                description="The workload's records, ready for use: validated, secrets and personal data replaced by "
+                "placeholders, duplicates told apart.\n\nWhat was refused is in a quarantine, with a reason for each. "
+                "Incremental: only what came after the watermark of the version before is read.",
                 kinds=["json", "parquet"],
+                metadata=columns.records_table(),
             )
         ],
         check_specs=[
             check_spec(
                 "well_formed",
                 graph.RECORDS,
-                "Segments and index agree, and at most 10% of what came was refused.",
+                "Segments and index agree, and at most 10% of what came was refused. If it fails: *quarantine* on this page "
+                "names the reasons; mend what writes the log (docs/log-schema.md) and ingest again.",
                 settings,
             )
         ],
@@ -64,7 +82,9 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.PROFILE,
-                description="What kind of LLM call this is: type, tools, lengths, teachers, sources.",
+                description="What kind of LLM call this is: tool calling, structured or free text; its tools, lengths, "
+                "languages, teachers and what they cost.\n\nThe type selects the metrics. Once there is a decision, the "
+                "picture of the drift shows whether today's traffic is still what that decision was made on.",
                 kinds=["json"],
             )
         ],
@@ -72,7 +92,8 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             check_spec(
                 "supported_type",
                 graph.PROFILE,
-                "Tool calling or generic text; image, audio and non-chat traffic is refused.",
+                "Every candidate is a text model: tool calls, structured answers and text are examined; images, audio and "
+                "what is no chat are not. If it fails: split such calls off into a workload of their own.",
                 settings,
             ),
             check_spec(
@@ -93,24 +114,38 @@ def dataset_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.BASE,
-                description="Eval rows: OpenAI requests with the reference answer, and the row manifest. Sides are sticky: "
-                "a conversation once trained on is never examined on.",
+                description="The exam: OpenAI requests with the answer that counts as right. Every candidate is asked these "
+                "rows and no others.\n\nSides are sticky: a conversation once trained on is never examined on, however the "
+                "traffic grows. *left out* says which records are on neither side, and why.",
                 kinds=["json", "parquet"],
+                metadata=columns.eval_rows_table(),
             ),
             spec(
                 settings,
                 graph.TRAIN,
-                description="Training and validation rows (prompt, completion, tools), read by `datasets.load_dataset`.",
+                description="What a candidate learns from: training rows, and validation rows that choices may look at "
+                "(prompt, completion, tools). `datasets.load_dataset` reads them.\n\nNothing of the exam is in here.",
                 kinds=["json", "huggingface"],
+                metadata=columns.training_rows_table(),
             ),
         ],
         check_specs=[
-            check_spec("enough_records", graph.BASE, "At least split.min_total_records usable records.", settings),
             check_spec(
-                "no_leakage", graph.BASE, "No conversation, prompt, near-duplicate, cluster on both sides.", settings
+                "enough_records",
+                graph.BASE,
+                "There are at least split.min_total_records usable records, and rows for both sides. If it fails: ingest "
+                "more, or lower that number in flywheel.yaml; `flywheel plan WORKLOAD` says how many a decision needs.",
+                settings,
             ),
-            check_spec("schema_valid", graph.BASE, "Every row is complete and parses.", settings),
-            check_spec("schema_valid", graph.TRAIN, "Every row is complete and parses.", settings),
+            check_spec(
+                "no_leakage",
+                graph.BASE,
+                "No conversation, prompt, near-duplicate or cluster is on both sides. If it fails: nothing that was trained "
+                "or examined on these rows counts; materialize `datasets/base` and `datasets/train` again, and report it.",
+                settings,
+            ),
+            check_spec("schema_valid", graph.BASE, _COMPLETE_ROWS, settings),
+            check_spec("schema_valid", graph.TRAIN, _COMPLETE_ROWS, settings),
         ],
         can_subset=False,
     )
@@ -279,18 +314,18 @@ def _outcome(name: str, check: core.CheckOutcome) -> CheckOutcome:
 
 def _describe_records(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
+    refused = sum(summary["rejected"].values())
     return {
-        "dagster/row_count": summary["records"],
+        IN_SHORT: f"{summary['records']:,} records, {summary['new_rows']:,} of them new; {refused:,} were refused",
+        columns.ROWS: summary["records"],
+        columns.URI: artifact.path.as_uri(),
         "new": summary["new_rows"],
         "duplicates": summary["duplicates"],
         "superseded": summary["superseded"],
-        "quarantined": sum(summary["rejected"].values()),
-        "scrubbed": bullet_table(["kind", "values replaced"], sorted(summary["scrubbed"].items())),
-        "quality": bullet_table(
-            ["cut off", "refusals", "with feedback score", "near-duplicates", "in clusters", "largest cluster"],
-            [[summary["quality"][name] for name in _QUALITY]],
-        ),
-        "quarantine": bullet_table(["reason", "records"], sorted(summary["rejected"].items())),
+        "quarantined": refused,
+        "values replaced by placeholders": counts(dict(sorted(summary["scrubbed"].items()))),
+        "quality": counts({told: summary["quality"][name] for name, told in _QUALITY.items()}),
+        "quarantine": counts(dict(sorted(summary["rejected"].items()))),
         "watermark": summary["watermark"],
     }
 
@@ -301,22 +336,28 @@ def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
         [tool["name"], tool["offered"], tool["calls"], len(tool["schemas"])] for tool in profile["tools"][:_SHOWN_TOOLS]
     ]
     return {
+        IN_SHORT: f"a {profile['type']} workload: {profile['records']:,} records, {len(profile['tools'])} tools",
         "type": profile["type"],
-        "dagster/row_count": profile["records"],
-        "answers": bullet_table(
-            ["call", "no call", "text", "structured", "multi-turn"],
-            [[profile[f"{kind}_records"] for kind in ("call", "no_call", "text", "structured", "multi_turn")]],
-        ),
+        **_drift_picture(artifact),
+        columns.ROWS: profile["records"],
+        "answers": counts({told: profile[f"{kind}_records"] for kind, told in _ANSWERS.items()}),
         "tools": bullet_table(["tool", "offered", "calls", "definitions"], tools),
-        "sources": bullet_table(["source", "records"], list(profile["sources"].items())),
-        "languages (of a sample)": bullet_table(["language", "records"], list(profile["languages"].items())),
-        "teachers": bullet_table(["model", "records"], list(profile["teachers"].items())),
+        "sources": counts(profile["sources"]),
+        "languages (of a sample)": counts(profile["languages"]),
+        "teachers": counts(profile["teachers"]),
         "characters": bullet_table(
             ["", "p50", "p95"], [[what, *profile[what].values()] for what in ("requests", "answers")]
         ),
-        "teacher cost (USD)": profile["cost_usd"] if profile["records_with_cost"] else "not logged",
-        **_drift_picture(artifact),
+        **_teacher_cost(profile),
     }
+
+
+def _teacher_cost(profile: Json) -> Mapping[str, Any]:
+    """What the teacher cost, where records say so: numbers, which Dagster plots over time."""
+    if not profile["records_with_cost"]:
+        return {"teacher cost": "not logged (`cost_usd` of the log schema)"}
+    per_1k = teacher_cost_per_1k(profile, {})
+    return {"teacher cost per 1,000 requests (USD)": per_1k, "teacher cost of all records (USD)": profile["cost_usd"]}
 
 
 def _drift_picture(artifact: Artifact) -> Mapping[str, Any]:
@@ -330,18 +371,19 @@ def _drift_picture(artifact: Artifact) -> Mapping[str, Any]:
 def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
     return {
-        "name": summary["name"],
-        "dagster/row_count": summary["eval_rows"],
-        "classes": bullet_table(["class", "eval rows"], list(summary["eval_classes"].items())),
-        "sources": bullet_table(["source", "eval rows"], list(summary["eval_sources"].items())),
-        "right on whose word": bullet_table(["gold", "eval rows"], list(summary["eval_gold"].items())),
-        "suites": bullet_table(
-            ["suite", "label", "eval rows"],
-            [[suite, *labelled] for suite, labels in summary["eval_suites"].items() for labelled in labels.items()],
-        ),
-        "left out": bullet_table(["reason", "records"], sorted(summary["left_out"].items())),
+        IN_SHORT: f"{summary['eval_rows']:,} questions with the answer that counts as right; "
+        f"{sum(summary['left_out'].values()):,} records are on neither side",
+        columns.ROWS: summary["eval_rows"],
+        **eval_preview(artifact.path / "eval_data.jsonl"),
+        "classes": counts(summary["eval_classes"]),
+        "sources": counts(summary["eval_sources"]),
+        "right on whose word": counts(summary["eval_gold"]),
+        "suites": "; ".join(f"{suite}: {counts(labels)}" for suite, labels in summary["eval_suites"].items()),
+        "left out": counts(dict(sorted(summary["left_out"].items()))),
         "eval share": summary["eval_share"],
-        "preview": jsonl_preview(artifact.path / "eval_data.jsonl"),
+        "name": summary["name"],
+        columns.URI: (artifact.path / "eval_data.jsonl").as_uri(),
+        **columns.eval_rows_lineage(),
     }
 
 
@@ -349,9 +391,13 @@ def _describe_train(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
     first = next(iter(core.training_files(artifact.path, "train")), artifact.path / "train")
     return {
-        "name": summary["name"],
-        "dagster/row_count": summary["train_rows"],
+        IN_SHORT: f"{summary['train_rows']:,} training rows, and {summary['validation_rows']:,} validation rows that "
+        "choices may look at",
+        columns.ROWS: summary["train_rows"],
         "validation rows": summary["validation_rows"],
-        "classes": bullet_table(["class", "training rows"], list(summary["train_classes"].items())),
-        "preview": jsonl_preview(first),
+        "classes": counts(summary["train_classes"]),
+        **training_preview(first),
+        "name": summary["name"],
+        columns.URI: (artifact.path / "train").as_uri(),
+        **columns.training_rows_lineage(),
     }

@@ -9,20 +9,23 @@ from typing import Any
 import dagster as dg
 import orjson
 
+from flywheel_assets.assets import columns
 from flywheel_assets.assets.datasets import PROFILE_FILE
-from flywheel_assets.assets.evaluation import PREDICTIONS_FILE
-from flywheel_assets.assets.evaluation_page import REPORT_FILE
-from flywheel_assets.assets.metadata import bullet_table, drawing, picture
+from flywheel_assets.assets.evaluation_page import PREDICTIONS_FILE, REPORT_FILE
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, drawing, picture
+from flywheel_assets.assets.previews import report_text
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import graph
+from flywheel_assets.core.cleaning.mask import masked_text
 from flywheel_assets.core.comparison import ArmResult, Comparison, compare
 from flywheel_assets.core.comparison_tables import tables_of
 from flywheel_assets.core.costs import teacher_cost_per_1k
 from flywheel_assets.core.datasets import read_eval_rows
-from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, decide
+from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, Verdict, decide
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import Look
+from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.core.plots import leaderboard_png, suites_png
 from flywheel_assets.core.predictions import EvalReport, ScoredPredictions, read_predictions
@@ -45,6 +48,7 @@ from flywheel_assets.resources.judge.choice import judge_columns
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
+LEADERBOARD_FILE = "leaderboard.csv"
 DECISION_FILE = "decision.json"
 # One file a person opens in a browser, or sends to somebody who has no access to anything here.
 HTML_REPORT = "report.html"
@@ -59,8 +63,9 @@ def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.COMPARISON,
-                description="Leaderboard of all candidates and variants with intervals, latency and holes. Made once "
-                "every cell has ended.",
+                description="Every candidate in every variant beside the teacher: scores with intervals, by suite, latency "
+                "and cost, on the same rows.\n\nMade once every cell has ended, well or badly; *holes* says what is missing "
+                "and why. `report.html` in the folder has all of it for people without access to this page.",
                 kinds=["csv", "html"],
             )
         ]
@@ -73,14 +78,21 @@ def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.DECISION,
-                description="May a small model replace the teacher: promote, keep or inconclusive, from paired tests "
-                "against margins registered in flywheel.yaml.",
+                description="May a small model replace the teacher? `promote`: yes, that one. `keep`: no, shown to miss a "
+                "gate. `inconclusive`: more rows are needed, and how many.\n\nFrom paired tests against gates registered in "
+                "flywheel.yaml before anybody looked (docs/decisions.md). Nothing is switched by it: a person approves, "
+                "with the job `promote` or `flywheel approve`.",
                 kinds=["json", "html"],
             )
         ],
         check_specs=[
             check_spec(
-                "gates", graph.DECISION, "The evidence is sound; `keep` and `inconclusive` are sound verdicts too.", settings
+                "gates",
+                graph.DECISION,
+                "The evidence is sound; `keep` and `inconclusive` are sound verdicts too. If it fails: the message says "
+                "which part of the evidence or of `decision.gates` contradicts itself. Mend that; nothing is decided "
+                "meanwhile.",
+                settings,
             )
         ],
     )
@@ -108,7 +120,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
     )
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))
-    (draft / "leaderboard.csv").write_text(compared.to_csv(), encoding="utf-8")
+    (draft / LEADERBOARD_FILE).write_text(compared.to_csv(), encoding="utf-8")
     for name, table in tables_of(compared).items():
         (draft / name).write_text(table, encoding="utf-8")
     _draw(compared, draft)
@@ -232,17 +244,39 @@ def read_comparison(artifact: Artifact) -> Comparison:
 def _describe_comparison(artifact: Artifact) -> Mapping[str, Any]:
     compared = read_comparison(artifact)
     return {
-        "arms": artifact.summary["arms"],
-        "evaluated": artifact.summary["evaluated"],
-        "rows": artifact.summary["rows"],
-        "sources of the rows": bullet_table(["source", "rows"], list(compared.eval_sources.items())),
+        IN_SHORT: _leader(compared),
         **_pictures(artifact.path),
-        "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
         "holes": bullet_table(
             ["candidate", "variant", "state", "why"],
             [[arm.candidate, arm.variant, arm.state, arm.reason] for arm in compared.holes],
         ),
+        "report": report_text(artifact.path / "report.md"),
+        "variants examined": f"{artifact.summary['evaluated']} of {artifact.summary['arms']}",
+        "eval rows": artifact.summary["rows"],
+        "sources of the rows": counts(compared.eval_sources),
+        **columns.leaderboard_table(artifact.path / LEADERBOARD_FILE, compared.table()[0], list(compared.reference)),
     }
+
+
+def _leader(compared: Comparison) -> str:
+    """Who does best on the workload's main metric, beside how many."""
+    metric = MAIN_METRIC[compared.workload_type]
+    scored = [
+        (score.value, arm.label) for arm in compared.evaluated if arm.report and (score := arm.report.scores.get(metric))
+    ]
+    if not scored:
+        return "no variant could be examined; *holes* says why"
+    value, label = max(scored)
+    return f"best of {len(scored)} examined variants: {label}, {metric} {value:.3f}; {len(compared.holes)} are missing"
+
+
+def _what_now(workload: str, verdict: str, needed: int | None) -> str:
+    """What a person does about a verdict."""
+    if verdict == Verdict.PROMOTE:
+        return f"a person approves: the job promote, or: flywheel approve {workload} --why ..."
+    if verdict == Verdict.KEEP:
+        return "nothing: the teacher keeps serving. Another candidate, or other training settings, may do better."
+    return f"ingest until there are {needed:,} eval rows; the next turn decides anew" if needed else "see why"
 
 
 def _pictures(folder: Path) -> Mapping[str, Any]:
@@ -258,10 +292,12 @@ def _pictures(folder: Path) -> Mapping[str, Any]:
 def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
     summary = artifact.summary
     return {
+        IN_SHORT: masked_text(next(iter(summary["reasons"]), summary["verdict"])),
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
-        "needed rows": summary["needed_rows"] or 0,
+        "why": dg.MetadataValue.md(masked_text("\n".join(f"- {reason}" for reason in summary["reasons"]) or "-")),
+        "what now": _what_now(artifact.partition.workload, summary["verdict"], summary["needed_rows"]),
         **_pictures(artifact.path),
-        "report": dg.MetadataValue.md((artifact.path / "report.md").read_text(encoding="utf-8")),
+        "report": report_text(artifact.path / "report.md"),
         "evidence": dg.MetadataValue.json(orjson.loads((artifact.path / DECISION_FILE).read_bytes())["evidence"]),
     }

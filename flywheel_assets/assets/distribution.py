@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import orjson
+from pydantic import Field
 
-from flywheel_assets.assets.keys import asset_key
-from flywheel_assets.assets.metadata import bullet_table
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table
 from flywheel_assets.assets.publication import published_for
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
@@ -25,13 +25,12 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.json_files import write_json
 from flywheel_assets.resources.promotions import promote
 from flywheel_assets.resources.provenance import adapter_of
+from flywheel_assets.resources.runs import partition_tags
 from flywheel_assets.settings import Settings
 
-if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
 CATALOG_FILE = "model_selection.json"
-PROMOTE_JOB = "promote"
+# The name under which the launchpad configures it.
+CATALOG_OP = "model_catalog"
 _SHOWN_CHANGES = 30
 
 
@@ -47,25 +46,31 @@ class PersonDoes(Enum):
 class Promotion(dg.Config):
     """What a person does with the decision of a workload; with `nothing` the catalog is just brought up to date."""
 
-    action: PersonDoes = PersonDoes.nothing
-    workload: str = ""
-    who: str = ""
-    why: str = ""
+    action: PersonDoes = Field(
+        PersonDoes.nothing,
+        description="`approve` lets the decision's winner serve, `reject` says that it shall not, `rollback` takes back "
+        "what serves now; `nothing` brings the catalog up to date.",
+    )
+    workload: str = Field("", description="The workload's slug, as the partitions of `decision` name it.")
+    who: str = Field("", description="Your name: it is kept with the act.")
+    why: str = Field("", description="What convinced you: it is kept with the act.")
 
 
 def distribution_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """`model_catalog`."""
 
     @dg.multi_asset(
+        name=CATALOG_OP,
         specs=[
             spec(
                 settings,
                 graph.CATALOG,
-                description="`model_selection.json`: per workload what was decided, for which candidate, variant and "
-                "adapter, with its history.",
+                description="`model_selection.json`, which applications read: for each workload which model serves it, what "
+                "was decided and what a person said to that, with the history.\n\nTo approve, reject or roll back: the job "
+                "`promote`.",
                 kinds=["json"],
             )
-        ]
+        ],
     )
     def model_catalog(context: dg.AssetExecutionContext, config: Promotion, flywheel: dg.ResourceParam[Flywheel]) -> Events:
         _record(context, config, flywheel)
@@ -75,21 +80,10 @@ def distribution_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [model_catalog]
 
 
-def promote_job() -> "UnresolvedAssetJobDefinition":
-    """Approve, reject or roll back from the launchpad; the same as `flywheel approve`, `reject` and `rollback`."""
-    asked = {"action": "approve", "workload": "the workload's slug", "who": "your name", "why": "what convinced you"}
-    return dg.define_asset_job(
-        PROMOTE_JOB,
-        selection=dg.AssetSelection.assets(asset_key(graph.CATALOG)),
-        description="A person approves, rejects or rolls back: fill in the four values and launch. `rollback` takes back "
-        "what serves now. Who, when and why are kept in model_selection.json.",
-        config={"ops": {"model_catalog": {"config": asked}}},
-    )
-
-
 def _record(context: dg.AssetExecutionContext, config: Promotion, flywheel: Flywheel) -> None:
     if config.action is PersonDoes.nothing:
         return
+    context.instance.add_run_tags(context.run_id, partition_tags(Partition(config.workload)))
     try:
         act = promote(
             flywheel,
@@ -174,7 +168,9 @@ def _describe(artifact: Artifact) -> Mapping[str, Any]:
     columns = ("workload", "verdict", "candidate", "variant", "approved", "dataset_version", "time")
     entries = catalog["workloads"].values()
     changes = [[change["time"], change["workload"], change["change"]] for change in reversed(catalog["history"])]
+    serving_now = [f"{entry['workload']}: {_who_serves(entry.get('serving'))}" for entry in entries]
     return {
+        IN_SHORT: f"serves now: {'; '.join(serving_now) or 'nothing is decided yet'}",
         "workloads": artifact.summary["workloads"],
         "selection": bullet_table(
             ("serves now", *columns),

@@ -10,7 +10,13 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.evaluation_page import EXAMPLES_FILE, REPORT_FILE, describe_evaluation, examples_json
+from flywheel_assets.assets.evaluation_page import (
+    EXAMPLES_FILE,
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    describe_evaluation,
+    examples_json,
+)
 from flywheel_assets.assets.judging import judge_bench, judge_checks
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
@@ -29,14 +35,21 @@ from flywheel_assets.resources.platform import Adapter, Platform
 from flywheel_assets.resources.serving import Endpoint
 from flywheel_assets.settings import Candidate, Settings
 
-PREDICTIONS_FILE = "predictions.parquet"
 # A person watching wants to see it move; the event log does not want a row a question.
 PROGRESS_EVERY_S = 3.0
 
+_WHAT_IS_SHOWN = (
+    "\n\nScores with 95% intervals, by suite too; a few answers; `predictions.parquet` has every one of them. Answers that "
+    "were given before for the same question, model and settings come from the cache."
+)
+_COMPLETE = (
+    "At most evaluation.max_error_share of the rows have no answer. If it fails: the message has the first error; look at "
+    "the endpoint or server, then materialize this again: what was answered is not asked again."
+)
 _DESCRIPTIONS = {
-    Variant.BASE: "The candidate as it is, on the eval rows.",
-    Variant.PREFIXED: "The candidate with the few-shot prefix: what tuning must beat.",
-    Variant.CUSTOMIZED: "The candidate with its adapter.",
+    Variant.BASE: "The candidate as it is, asked every eval row.",
+    Variant.PREFIXED: "The candidate with the few-shot prefix before each request: what tuning must beat.",
+    Variant.CUSTOMIZED: "The candidate with its adapter, asked every eval row.",
 }
 
 
@@ -49,13 +62,25 @@ def evaluation_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 def _variant_asset(settings: Settings, variant: Variant) -> dg.AssetsDefinition:
     name = graph.EVALS[variant]
     checks = [
-        check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+        check_spec("complete", name, _COMPLETE, settings),
         *judge_checks(settings, name),
     ]
     if variant is Variant.CUSTOMIZED:
         checks += [
-            check_spec("unseen_in_training", name, "No eval row's conversation was trained on.", settings),
-            check_spec("served_matches_trained", name, "The server ran the adapter and template of the training.", settings),
+            check_spec(
+                "unseen_in_training",
+                name,
+                "No eval row was trained on. If it fails: the score means nothing; materialize `adapter` again, which "
+                "trains on today's rows.",
+                settings,
+            ),
+            check_spec(
+                "served_matches_trained",
+                name,
+                "The server ran the adapter and the chat template of the training. If it fails: other weights were "
+                "examined; materialize `adapter` again, then this.",
+                settings,
+            ),
         ]
 
     @dg.multi_asset(
@@ -64,7 +89,7 @@ def _variant_asset(settings: Settings, variant: Variant) -> dg.AssetsDefinition:
             spec(
                 settings,
                 name,
-                description=f"{_DESCRIPTIONS[variant]} Report and per-row predictions.",
+                description=f"{_DESCRIPTIONS[variant]}{_WHAT_IS_SHOWN}",
                 kinds=["parquet", "openai"],
             )
         ],
@@ -90,13 +115,13 @@ def _validation_asset(settings: Settings) -> dg.AssetsDefinition:
             spec(
                 settings,
                 name,
-                description="The base model on validation rows: what a choice may look at. Made only where finetune.mode "
-                "is `if_needed`.",
+                description="The candidate as it is, on validation rows: what the choice whether to fine-tune may look at. "
+                f"Made only where finetune.mode is `if_needed`.{_WHAT_IS_SHOWN}",
                 kinds=["parquet", "openai"],
             )
         ],
         check_specs=[
-            check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+            check_spec("complete", name, _COMPLETE, settings),
             *judge_checks(settings, name),
         ],
     )
@@ -124,12 +149,13 @@ def _teacher_asset(settings: Settings) -> dg.AssetsDefinition:
                 settings,
                 name,
                 description="The teacher, asked the eval rows once more as it was asked then: how often it agrees with "
-                "itself is the ceiling for everybody else. Made only where `teacher.model` names its endpoint.",
+                "itself is the ceiling for everybody else. Made only where `teacher.model` names its endpoint."
+                f"{_WHAT_IS_SHOWN}",
                 kinds=["parquet", "openai"],
             )
         ],
         check_specs=[
-            check_spec("complete", name, "At most evaluation.max_error_share of the rows errored.", settings),
+            check_spec("complete", name, _COMPLETE, settings),
             *judge_checks(settings, name),
         ],
     )
@@ -292,6 +318,7 @@ def _unseen(adapter: Artifact, rows: Sequence[EvalRow]) -> CheckOutcome:
     seen = trained_row_ids(adapter)
     both = [row.row_id for row in rows if row.row_id in seen]
     message = f"{len(both)} of {len(rows)} eval rows are among the {len(seen)} rows the adapter was trained on."
+    message += " Materialize the adapter again." if both else ""
     return CheckOutcome("unseen_in_training", not both, message, details={"rows": both[:20]})
 
 

@@ -10,7 +10,10 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import bullet_table, example_table, score_history, score_table
+from flywheel_assets.assets import columns
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, score_history, score_table
+from flywheel_assets.assets.previews import example_table
+from flywheel_assets.core import graph
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.predictions import EvalReport
 from flywheel_assets.core.rows import EvalRow, Prediction
@@ -18,6 +21,7 @@ from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.flywheel import Flywheel
 
 REPORT_FILE = "report.json"
+PREDICTIONS_FILE = "predictions.parquet"
 EXAMPLES_FILE = "examples.json"
 _EXAMPLES = 8
 
@@ -49,26 +53,40 @@ def _suite_table(report: EvalReport) -> dg.MarkdownMetadataValue:
     return bullet_table(["suite", "label", metric, "95% interval", "rows"], rows)
 
 
+def _in_short(report: EvalReport) -> str:
+    """The main metric with its interval, and how much of the exam was answered."""
+    metric = MAIN_METRIC[report.workload_type]
+    score = report.scores.get(metric)
+    shown = f"{metric} {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]" if score else f"{metric} applies to no row"
+    return f"{shown}; {report.n} questions, {report.errors} without an answer"
+
+
 def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, Any]:
     """The metadata of a materialized evaluation."""
     if artifact.state == "skipped":
         return {}
     summary = artifact.summary
+    report = EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes()))
+    cost = summary.get("cost_per_1k_usd")
     plotted = {metric: score["value"] for metric, score in summary["scores"].items()}
+    rows_of = graph.TRAIN if artifact.asset == graph.VALIDATION_EVAL else graph.BASE
     return {
-        "rows": summary["n"],
+        IN_SHORT: _in_short(report),
+        "scores": score_table(summary["scores"]),
+        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
+        "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),
+        columns.ROWS: summary["n"],
         "errors": summary["errors"],
         "reused from the cache": summary["reused_from_cache"],
-        "scores": score_table(summary["scores"]),
+        "cost per 1,000 requests (USD)": "no price (`prices` in flywheel.yaml)" if cost is None else cost,
         "aggregates": score_table(summary["aggregates"]),
-        "suites": _suite_table(EvalReport.from_json(orjson.loads((artifact.path / REPORT_FILE).read_bytes()))),
+        "suites": _suite_table(report),
         "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],
         # Absent from evaluations made before there were judges.
         "judge": (summary.get("judge") or {}).get("judge", "none"),
-        "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),
-        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
+        **columns.predictions_table(artifact.path / PREDICTIONS_FILE, summary["definitions"], rows_of=rows_of),
         # One number a metric, so that Dagster plots them over materializations.
         **plotted,
     }

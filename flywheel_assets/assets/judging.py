@@ -22,6 +22,10 @@ from flywheel_assets.resources.telemetry import PhaseKind
 from flywheel_assets.settings import JudgeSettings, Settings
 
 CHECK = "judged"
+_READABLE = (
+    "At most judge.max_unparsable_share of the judged rows have no readable verdict. If it fails: the message quotes the "
+    "first; take a judge that keeps to the rubric (docs/judge.md)."
+)
 _NOTHING = Judged({}, {}, 0, 0)
 _DEFINITIONS: Mapping[Rubric, str] = {
     Rubric.TOOL_CALL: "1 if the judge says that the calls do what the reference's do; null where no call is expected.",
@@ -34,7 +38,7 @@ def judge_checks(settings: Settings, name: str) -> list[dg.AssetCheckSpec]:
     """The check of an evaluation's judge, where any workload has one."""
     if not any(settings.judge_for(slug).is_configured for slug in ("", *settings.workloads)):
         return []
-    return [check_spec(CHECK, name, "At most judge.max_unparsable_share of the judged rows have no verdict.", settings)]
+    return [check_spec(CHECK, name, _READABLE, settings)]
 
 
 @dataclass(frozen=True, slots=True)

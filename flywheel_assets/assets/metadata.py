@@ -1,13 +1,10 @@
-"""Metadata: how numbers, rows and pictures become what Dagster's UI shows inline."""
+"""Metadata: how numbers and pictures become what Dagster's UI shows inline. Rows do in `previews`, which masks them."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,10 +13,9 @@ from flywheel_assets.core.plots import HistoryPoint, score_history_png
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 
-_PREVIEW_ROWS = 5
-_PREVIEW_CHARS = 600
-_CELL_CHARS = 300
 _PLOTTED_METRICS = 3
+# The first line of every page. Dagster shows tables and pictures behind a click; this is what needs none.
+IN_SHORT = "in short"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -27,6 +23,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [" | ".join(header), " | ".join("---" for _ in header)]
     lines += [" | ".join(_cell(value) for value in row) for row in rows]
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def counts(found: Mapping[str, Any]) -> str:
+    """How many of what, in one line, in the order given."""
+    return ", ".join(f"{name or '(none)'} {number:,}" for name, number in found.items()) or "none"
 
 
 def bullet_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MarkdownMetadataValue:
@@ -42,19 +43,6 @@ def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
 def drawing(svg: str, alt: str) -> dg.MarkdownMetadataValue:
     """An SVG, shown inline; as an image it can neither run nor fetch anything."""
     return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})")
-
-
-def jsonl_preview(path: Path, rows: int = _PREVIEW_ROWS) -> dg.MarkdownMetadataValue:
-    """The first rows of a JSONL file, each cut to a readable length."""
-    if not path.is_file():
-        return dg.MetadataValue.md("(no rows)")
-    with path.open(encoding="utf-8") as file:
-        shown = [_shorten(json.dumps(json.loads(line), indent=1, ensure_ascii=False)) for line in islice(file, rows)]
-    return dg.MetadataValue.md("\n\n".join(f"```json\n{row}\n```" for row in shown) or "(no rows)")
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _PREVIEW_CHARS else text[:_PREVIEW_CHARS] + " ..."
 
 
 def _cell(value: Any) -> str:
@@ -74,15 +62,6 @@ def score_table(scores: Mapping[str, Json]) -> dg.MarkdownMetadataValue:
     return bullet_table(["metric", "mean", "95% interval", "rows"], rows)
 
 
-def example_table(examples: Sequence[Json]) -> dg.MarkdownMetadataValue:
-    """A few questions with the expected and the given answer."""
-    rows = [
-        [example["question"], _answer(example["expected"]), example["error"] or _answer(example["answered"])]
-        for example in examples
-    ]
-    return bullet_table(["asked", "expected", "answered"], rows)
-
-
 def score_history(artifacts: Sequence[Artifact]) -> dg.MarkdownMetadataValue:
     """Every version's scores over time, as a picture."""
     points = [
@@ -91,14 +70,3 @@ def score_history(artifacts: Sequence[Artifact]) -> dg.MarkdownMetadataValue:
         for metric, s in list(artifact.summary.get("scores", {}).items())[:_PLOTTED_METRICS]
     ]
     return picture(score_history_png(points), "scores over time, with 95% intervals")
-
-
-def _answer(answer: Json | None) -> str:
-    if answer is None:
-        return "-"
-    calls = ", ".join(f"{call['name']}({call['arguments']})" for call in answer["tool_calls"])
-    return _shorten_cell(calls or answer["content"] or "(nothing)")
-
-
-def _shorten_cell(text: str) -> str:
-    return text if len(text) <= _CELL_CHARS else text[:_CELL_CHARS] + " ..."

@@ -94,7 +94,7 @@ def publish(
     Raises dg.Failure with the message a person should read; an interruption is passed on and is no failure.
     """
     partition = partition_of(context)
-    claim_run(context.instance, context.run_id)
+    claim_run(context.instance, context.run_id, partition)
     _refuse_unexamined_cell(flywheel, partition)
     with ExitStack() as locks:
         for name in names:
@@ -229,7 +229,7 @@ def _result(
         data_version=dg.DataVersion(artifact.data_version),
         metadata={
             **state,
-            **describe(artifact),
+            **_for_people_first(describe(artifact)),
             **{name: dg.MetadataValue.url(link) for name, link in told.links.items()},
             "version": artifact.version,
             "folder": dg.MetadataValue.path(str(artifact.path)),
@@ -247,6 +247,11 @@ def _result(
             for check in (*artifact.summary.get("checks", ()), *_not_applicable(context, artifact))
         ],
     )
+
+
+def _for_people_first(shown: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What Dagster reads for itself (`dagster/...`) stands below what a person reads."""
+    return dict(sorted(shown.items(), key=lambda entry: entry[0].startswith("dagster/")))
 
 
 def _not_applicable(context: dg.AssetExecutionContext, artifact: Artifact) -> Iterator[Json]:

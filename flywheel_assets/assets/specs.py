@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -11,14 +12,19 @@ from flywheel_assets.core.graph import BY_NAME, Scope
 from flywheel_assets.partitions import WORKLOAD, cell_partitions
 from flywheel_assets.settings import Settings
 
+# What one partition of an asset stands for: `all`, `workload` or `cell`. The catalogue can be searched by it.
+SCOPE_TAG = "flywheel/scope"
 # CPU-heavy and GPU-heavy steps share this pool; its limit stands in dagster.yaml.
 GPU_POOL = "gpu"
 
 
 def spec(
-    settings: Settings, name: str, *, description: str, kinds: Sequence[str], tags: dict[str, str] | None = None
+    settings: Settings, name: str, *, description: str, kinds: Sequence[str], metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetSpec:
-    """The Dagster spec of one node of the graph. At most three `kinds` (Dagster's limit)."""
+    """The Dagster spec of one node of the graph. At most three `kinds` (Dagster's limit).
+
+    `metadata` is what holds for every version, such as the columns of a table.
+    """
     node = BY_NAME[name]
     return dg.AssetSpec(
         key=asset_key(name),
@@ -29,8 +35,14 @@ def spec(
         owners=list(settings.owners),
         code_version=node.code_version,
         partitions_def=partitions_def(settings, node.scope),
-        tags=tags,
+        tags=scope_tags(name),
+        metadata=metadata,
     )
+
+
+def scope_tags(name: str) -> dict[str, str]:
+    """The tags of a node of the graph."""
+    return {SCOPE_TAG: BY_NAME[name].scope.value}
 
 
 def partitions_def(settings: Settings, scope: Scope) -> dg.PartitionsDefinition[str] | None:

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import bullet_table, picture
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, picture
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import GPU_POOL, check_spec, spec
 from flywheel_assets.core import graph
@@ -38,8 +38,8 @@ def training_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.FINETUNE_DECISION,
-                description="Whether this cell is fine-tuned, and why. Mode `if_needed` looks at the base model on "
-                "validation rows only.",
+                description="Whether this cell is fine-tuned, and why. `finetune.mode` says how that is decided: `always`, "
+                "`never`, or `if_needed`, which looks at the base model on validation rows and never at the exam.",
                 kinds=["json"],
             )
         ]
@@ -54,13 +54,27 @@ def training_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             spec(
                 settings,
                 graph.ADAPTER,
-                description="LoRA adapter in PEFT form (and as GGUF for llama.cpp), with its loss curve.",
+                description="What the training made: a LoRA adapter in PEFT form (and as GGUF for llama.cpp), with its loss "
+                "curve.\n\nWhile it trains, the run's log has a line every few seconds: step, loss, tokens a second, time "
+                "left. A run that is ended or killed goes on from its last checkpoint.",
                 kinds=["pytorch", "huggingface"],
             )
         ],
         check_specs=[
-            check_spec("loss_finite", graph.ADAPTER, "Every logged loss is a finite number.", settings),
-            check_spec("improves_validation", graph.ADAPTER, "Loss on validation rows fell.", settings, blocking=False),
+            check_spec(
+                "loss_finite",
+                graph.ADAPTER,
+                "Every logged loss is a finite number. If it fails: the training ran away; lower training.learning_rate.",
+                settings,
+            ),
+            check_spec(
+                "improves_validation",
+                graph.ADAPTER,
+                "The loss on validation rows fell. If it fails: nothing was learned that holds beyond the training rows; "
+                "look at the curve, then try fewer training.epochs, a lower training.learning_rate, or more records.",
+                settings,
+                blocking=False,
+            ),
         ],
         # A cluster queues trainings by itself.
         pool=GPU_POOL if settings.platform == "local" else None,
@@ -185,7 +199,8 @@ def _sha256(path: Path) -> str:
 def _checks(report: Json) -> list[CheckOutcome]:
     losses = [point["loss"] for point in report["loss_curve"]]
     finite = bool(losses) and all(math.isfinite(loss) for loss in losses)
-    checks = [CheckOutcome("loss_finite", finite, f"{len(losses)} losses logged, the last {losses[-1] if losses else '-'}.")]
+    said = f"{len(losses)} losses logged, the last {losses[-1] if losses else '-'}."
+    checks = [CheckOutcome("loss_finite", finite, said if finite else f"{said} Lower training.learning_rate.")]
     before, after = report["validation"]["loss_before"], report["validation"]["loss_after"]
     if before is None or after is None:
         message = "No validation rows to look at; raise split.val_ratio or ingest more."
@@ -197,7 +212,18 @@ def _checks(report: Json) -> list[CheckOutcome]:
 
 
 def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
-    return {key: artifact.summary[key] for key in ("needed", "reason", "mode")}
+    summary = artifact.summary
+    return {"fine-tuned": "yes" if summary["needed"] else "no", "why": summary["reason"], "mode": summary["mode"]}
+
+
+def _in_short(report: Json) -> str:
+    """What the training did to the loss, and how long that took."""
+    validation, seconds = report["validation"], report["seconds"].get("train")
+    before, after = validation["loss_before"], validation["loss_after"]
+    known = before is not None and after is not None
+    loss = f"loss on {validation['rows']} validation rows {before:.3f} -> {after:.3f}" if known else "no validation rows"
+    lasted = "" if seconds is None else f" in {seconds:.0f} s"
+    return f"{loss}; {report['steps']} steps{lasted} on {report['device']['name']}"
 
 
 def _describe_adapter(artifact: Artifact) -> Mapping[str, Any]:
@@ -207,12 +233,13 @@ def _describe_adapter(artifact: Artifact) -> Mapping[str, Any]:
     points = [(point["step"], point["loss"]) for point in report["loss_curve"]]
     ends = ((0, report["validation"]["loss_before"]), (report["steps"], report["validation"]["loss_after"]))
     return {
+        IN_SHORT: _in_short(report),
         "loss": picture(loss_curve_png(points, [(step, loss) for step, loss in ends if loss is not None]), "loss by step"),
         "steps": report["steps"],
-        "rows": bullet_table(list(report["rows"]), [list(report["rows"].values())]),
+        "rows": counts({name.replace("_", " "): number for name, number in report["rows"].items()}),
         "final loss": points[-1][1] if points else 0.0,
         "tokens per second": report["tokens_per_s"] or 0.0,
-        "seconds": bullet_table(["phase", "seconds"], list(report["seconds"].items())),
-        "settings": dg.MetadataValue.json(artifact.manifest["settings"]["training"]),
+        "duration": ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in report["seconds"].items()),
+        "settings": bullet_table(["setting", "value"], list(artifact.manifest["settings"]["training"].items())),
         "device": f"{report['device']['name']} ({report['device']['dtype']})",
     }

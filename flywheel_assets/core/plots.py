@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 110
+# Inches. A dialog of Dagster's UI cuts off what is wider, in a window of 1,440 pixels.
+_PAGE_WIDTH = 9.8
 _PANEL_WIDTH, _ROW_HEIGHT = 4.6, 0.42
 _COLOURS = {Variant.BASE: "#8a8f98", Variant.PREFIXED: "#3b7dd8", Variant.CUSTOMIZED: "#1f9d62"}
 _HOLE_COLOUR = "#b03a2e"
@@ -54,7 +56,7 @@ def leaderboard_png(comparison: Comparison, metrics: Sequence[str] = ()) -> byte
         list(metrics) or [metric for metric in comparison.reference if metric in comparison.reference_scores][:_HEADLINES]
     )
     height = 1.3 + _ROW_HEIGHT * max(2, len(comparison.arms))
-    figure = _figure(_PANEL_WIDTH * max(1, len(shown)) + 1.6, height)
+    figure = _figure(min(_PAGE_WIDTH, _PANEL_WIDTH * max(1, len(shown)) + 1.6), height)
     panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
     for panel, metric in zip(panels, shown, strict=False):
         reference = comparison.reference_scores.get(metric)
@@ -142,7 +144,7 @@ def score_history_png(points: Sequence[HistoryPoint], title: str = "score over t
 
 def drift_png(shifts: Mapping[str, Json]) -> bytes:
     """Shares then and now, one panel a distribution (`core.drift.Shift` as JSON), the most moved categories first."""
-    figure = _figure(_PANEL_WIDTH * len(shifts) + 0.6, 3.2)
+    figure = _figure(min(_PAGE_WIDTH, _PANEL_WIDTH * len(shifts) + 0.6), 3.2)
     panels = figure.subplots(1, len(shifts), squeeze=False)[0]
     for panel, (name, shift) in zip(panels, shifts.items(), strict=True):
         then, now = shift["then"], shift["now"]

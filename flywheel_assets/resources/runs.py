@@ -9,10 +9,13 @@ from __future__ import annotations
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus
 
+from flywheel_assets.core.graph import Partition
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 
 OWNER_TAG = "flywheel/owner"
 FLYWHEEL_RUN_TAG = "flywheel/run"
+WORKLOAD_TAG = "flywheel/workload"
+CANDIDATE_TAG = "flywheel/candidate"
 BATCH_TAG = "flywheel/batch"
 BATCH_KEY_TAG = "flywheel/inputs"
 
@@ -25,11 +28,24 @@ _ALIVE = [
 ]
 
 
-def claim_run(instance: DagsterInstance, run_id: str) -> None:
-    """Write down which process executes a run, so that its death can be noticed."""
+def partition_tags(partition: Partition) -> dict[str, str]:
+    """The tags by which the runs of a workload or a candidate are found in the run list."""
+    named = {WORKLOAD_TAG: partition.workload, CANDIDATE_TAG: partition.candidate}
+    return {tag: value for tag, value in named.items() if value}
+
+
+def claim_run(instance: DagsterInstance, run_id: str, partition: Partition) -> None:
+    """Write down which process executes a run, so that its death can be noticed, and what the run works on.
+
+    A run that a person launched in the UI has none of these tags before; it is a turn of the loop of its own.
+    """
     run = instance.get_run_by_id(run_id)
-    if run is not None and run.tags.get(OWNER_TAG) != str(this_process()):
-        instance.add_run_tags(run_id, {OWNER_TAG: str(this_process())})
+    if run is None:
+        return
+    tags = {OWNER_TAG: str(this_process()), **partition_tags(partition)}
+    tags[FLYWHEEL_RUN_TAG] = run.tags.get(FLYWHEEL_RUN_TAG) or run_id
+    if missing := {tag: value for tag, value in tags.items() if run.tags.get(tag) != value}:
+        instance.add_run_tags(run_id, missing)
 
 
 def flywheel_run_of(context: dg.AssetExecutionContext) -> str:
@@ -40,13 +56,15 @@ def flywheel_run_of(context: dg.AssetExecutionContext) -> str:
 def announce_cancelling(instance: DagsterInstance, flywheel_run: str) -> None:
     """Write down that the running runs of a turn are about to be ended on purpose.
 
-    Without this Dagster takes the signal that ends them for an accident, and books the run as failed.
+    Without this Dagster takes the signal that ends them for an accident, and books the run as failed. A job that turns the
+    flywheel has the same tag, and is not ended by it.
     """
     going = dg.RunsFilter(
         tags={FLYWHEEL_RUN_TAG: flywheel_run}, statuses=[DagsterRunStatus.STARTING, DagsterRunStatus.STARTED]
     )
     for run in instance.get_runs(filters=going):
-        instance.report_run_canceling(run)
+        if BATCH_TAG in run.tags:
+            instance.report_run_canceling(run)
 
 
 def bury_dead_runs(instance: DagsterInstance) -> list[str]:

@@ -195,7 +195,8 @@ def _child(work_dir: Path, environment: dict[str, str]) -> Iterator[subprocess.P
 def _read_on(work_dir: Path, readings: Callable[[int, Mapping[str, float]], None], last: int) -> int:
     """Hand on where the training stands if that is a later step than `last`; the step it stands at."""
     now = progress(work_dir)
-    if now is None or now.get("phase") != "train" or now["step"] <= last:
+    # The phase is told before its first step is.
+    if now is None or now.get("phase") != "train" or now.get("step", 0) <= last:
         return last
     readings(now["step"], {name: now[name] for name in ("loss", "tokens_per_s")})
     return int(now["step"])

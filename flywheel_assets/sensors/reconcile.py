@@ -18,7 +18,7 @@ from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.pacing import paced
-from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs
+from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs, partition_tags
 from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.resources.trace_stores.elasticsearch import ElasticsearchUnavailable
 from flywheel_assets.settings import Settings
@@ -96,5 +96,5 @@ def _requests(instance: dg.DagsterInstance, todo: list[Batch]) -> Iterator[dg.Ru
             run_key=f"{tags[BATCH_TAG]}:{batch.key}:{attempts}",
             asset_selection=[asset_key(name) for name in batch.assets],
             partition_key=partition_key(batch.partition),
-            tags={**tags, FLYWHEEL_RUN_TAG: batch.key[:16]},
+            tags={**tags, **partition_tags(batch.partition), FLYWHEEL_RUN_TAG: batch.key[:16]},
         )

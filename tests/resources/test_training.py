@@ -11,9 +11,10 @@ import dagster as dg
 import psutil
 import pytest
 
-from flywheel_assets.resources.training import TrainingFailed, TrainingJob, progress, run_training
+from flywheel_assets.resources.training import TrainingFailed, TrainingJob, _read_on, progress, run_training
 from flywheel_assets.settings import TrainingSettings
 from flywheel_assets.trainer.failure import FailureKind
+from flywheel_assets.trainer.report import Reporter
 from tests.trainer.tiny_model import weather_row, write_rows
 
 
@@ -115,3 +116,18 @@ def test_a_child_killed_by_the_system_is_reported_as_such(job: TrainingJob, monk
 
 def test_there_is_no_progress_before_the_first_report(tmp_path: Path) -> None:
     assert progress(tmp_path) is None
+
+
+def test_a_training_that_has_begun_and_made_no_step_yet_is_read_on_without_a_fault(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    class Quiet:
+        def info(self, message: str) -> None: ...
+
+        def error(self, message: str) -> None: ...
+
+    reporter = Reporter(tmp_path, Quiet())
+    reporter.phase("train", "training begins")
+    assert _read_on(tmp_path, lambda step, numbers: told.append(step), 0) == 0 and told == []
+    reporter.step(step=1, of=4, loss=2.0, tokens_per_s=9.0, seconds_left=3.0)
+    assert _read_on(tmp_path, lambda step, numbers: told.append(step), 0) == 1 and told == [1]

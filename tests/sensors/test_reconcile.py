@@ -57,6 +57,13 @@ def test_a_trace_store_that_is_down_is_a_reason_and_not_a_failed_tick(bench: Ben
     assert "Is the server up, and ELASTICSEARCH_URL right?" in skipped(bench) and time.monotonic() - began < 10
 
 
+def test_a_requested_run_is_found_by_its_workload_and_its_turn(bench: Bench) -> None:
+    bench.ingest(120)
+    (request,) = requests(bench)
+    assert request.tags["flywheel/workload"] == "tickets" and "flywheel/candidate" not in request.tags
+    assert request.tags["flywheel/run"]
+
+
 def test_a_new_workload_becomes_a_partition_and_its_datasets_are_requested(bench: Bench) -> None:
     bench.ingest(120)
     found = requests(bench)
