@@ -28,7 +28,7 @@ def run_plan(
     """Execute the plan with a line of progress for everything that happens."""
     flywheel = Flywheel.at_home(settings)
     choice = Choice(_slugs(flywheel, workloads), tuple(candidates))
-    workers = ForkedWorkers(settings.file, progress_on_stderr=out.stderr)
+    workers = ForkedWorkers(settings.file, progress_on_stderr=out.stderr, preload=flywheel.telemetry.preload)
     say = _stamped(out)
     try:
         return turn(instance, flywheel, workers, choice, say)

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -39,12 +40,13 @@ FORK_SERVER = multiprocessing.get_context("forkserver")
 class ForkedWorkers:
     """Executes every batch in a forked process; `Workers` of the runner."""
 
-    def __init__(self, settings_file: Path | None, *, progress_on_stderr: bool = False) -> None:
+    def __init__(self, settings_file: Path | None, *, progress_on_stderr: bool = False, preload: Sequence[str] = ()) -> None:
+        """`preload` are modules that every worker will need besides those of the flywheel itself."""
         self._settings_file = settings_file
         self._progress_on_stderr = progress_on_stderr
         self._running: dict[ForkServerProcess, Batch] = {}
         os.environ[RUNNER_PID] = str(os.getpid())
-        FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server"])
+        FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server", *preload])
 
     def start(self, batch: Batch, flywheel_run: str) -> None:
         """Begin to execute a batch."""

@@ -14,7 +14,7 @@ from flywheel_assets.assets.metadata import bullet_table
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
-from flywheel_assets.core.catalog import CatalogEntry, update_catalog
+from flywheel_assets.core.catalog import CATALOG_FILE, CatalogEntry, update_catalog
 from flywheel_assets.core.graph import EVERYTHING, Partition
 from flywheel_assets.core.promotion import TEACHER, Act, Action, PromotionRefused, is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
@@ -29,7 +29,6 @@ from flywheel_assets.settings import Settings
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-CATALOG_FILE = "model_selection.json"
 PROMOTE_JOB = "promote"
 _SHOWN_CHANGES = 30
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flywheel_assets.resources.telemetry.mlflow import mlflow_spec
 from flywheel_assets.resources.telemetry.phases import ObserverSpec
 from flywheel_assets.resources.telemetry.watch import Telemetry
 from flywheel_assets.settings import Settings
@@ -10,4 +11,6 @@ from flywheel_assets.settings import Settings
 def telemetry_of(settings: Settings) -> Telemetry:
     """Everybody whom flywheel.yaml names; nothing is imported, connected or sent before the first phase."""
     specs: list[ObserverSpec] = []
+    if settings.telemetry.mlflow.enabled:
+        specs.append(mlflow_spec(settings))
     return Telemetry(specs, settings.home / "telemetry", settings.telemetry.ui_url)

@@ -130,7 +130,12 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObserverSpec:
-    """An observer by name, made in the background when it is first needed: its imports cost seconds."""
+    """An observer by name, made in the background when it is first needed: its imports cost seconds.
+
+    Making it is work on this machine and has a time of its own (`lane.MAKING_S`); it must not use the network. `preload` is
+    the module to import before processes are forked that will all need it.
+    """
 
     name: str
     make: Callable[[], Observer]
+    preload: str | None = None

@@ -27,6 +27,8 @@ from flywheel_assets.resources.telemetry.phases import (
 
 # What a run waits at its end for what is not told yet. A service that needs longer is left alone afterwards (`breaker`).
 FLUSH_S = 5.0
+# What it waits before that for imports and a local database: once a process, and while other work may want the same cores.
+MAKING_S = 30.0
 # A run that is being ended has ten seconds for everything.
 KILLED_FLUSH_S = 1.5
 
@@ -51,6 +53,11 @@ class Telemetry:
     def names(self) -> tuple[str, ...]:
         """Who is told."""
         return tuple(spec.name for spec in self._specs)
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """The modules to import before processes are forked that will all tell."""
+        return tuple(spec.preload for spec in self._specs if spec.preload)
 
     def run_url(self, dagster_run: str) -> str:
         """Where a person sees a Dagster run."""
@@ -134,6 +141,10 @@ class Watch:
         facts: Json | None = None,
     ) -> Told:
         """Tell the end and wait for what is not told yet, all observers within the same few seconds."""
+        if status is not PhaseStatus.KILLED:
+            made_by = time.monotonic() + MAKING_S
+            for lane in self._lanes:
+                lane.await_made(max(0.0, made_by - time.monotonic()))
         until = time.monotonic() + (KILLED_FLUSH_S if status is PhaseStatus.KILLED else FLUSH_S)
         ended = Ended(status, time.time(), tuple(self._spans), tuple(artifacts), error, facts or {})
         lost = [lane.finish(ended, max(0.0, until - time.monotonic())) for lane in self._lanes]
