@@ -28,7 +28,7 @@ from flywheel_assets.resources.telemetry.phases import (
 # What a run waits at its end for what is not told yet. A service that needs longer is left alone afterwards (`breaker`).
 FLUSH_S = 5.0
 # What it waits before that for imports and a local database: once a process, and while other work may want the same cores.
-MAKING_S = 30.0
+MAKING_S = 60.0
 # A run that is being ended has ten seconds for everything.
 KILLED_FLUSH_S = 1.5
 
@@ -47,6 +47,7 @@ class Telemetry:
     def __init__(self, specs: Sequence[ObserverSpec], folder: Path, ui_url: str = "") -> None:
         self._specs, self._breaker, self._ui_url = tuple(specs), Breaker(folder), ui_url.rstrip("/")
         self._made: dict[str, Observer] = {}
+        self._said: set[tuple[str, str, str]] = set()
         self._making = threading.Lock()
 
     @property
@@ -62,6 +63,13 @@ class Telemetry:
     def run_url(self, dagster_run: str) -> str:
         """Where a person sees a Dagster run."""
         return f"{self._ui_url}/runs/{dagster_run}"
+
+    def is_news(self, dagster_run: str, lost: Lost) -> bool:
+        """Whether a run has not been told yet that this observer loses messages for this reason; it has from now on."""
+        known = (dagster_run, lost.observer, lost.why)
+        news = known not in self._said
+        self._said.add(known)
+        return news
 
     def begin(self, phase: Phase) -> Watch:
         """Tell that a phase has begun; returns at once."""

@@ -48,7 +48,7 @@ class Model:
 
 
 class Registry:
-    """The registered models of one flywheel. Every method raises MlflowException where MLflow refuses or is gone."""
+    """The registered models of a flywheel. Methods raise MlflowException or OSError where MLflow refuses or is gone."""
 
     def __init__(self, store: Store, settings: Settings, address: Address, pattern: str, locks: Path) -> None:
         self._store, self._settings, self._address = store, settings, address

@@ -36,7 +36,7 @@ class Input:
 
 
 class Runs:
-    """The experiments and runs of a tracking store. Every method raises MlflowException where MLflow refuses or is gone."""
+    """The experiments and runs of a tracking store. MlflowException or OSError where MLflow refuses or is gone."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -26,7 +26,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.proto_json_utils import parse_dict
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from flywheel_assets.resources.credentials import unsendable
+from flywheel_assets.resources.credentials import unsendable, without_credentials
 from flywheel_assets.resources.telemetry.mlflow.address import Address
 
 # A server that answers at all answers in a tenth of it; two of them fit into what a run waits at its end.
@@ -101,17 +101,28 @@ def _credentials(uri: str) -> Any:
 
 
 def _asked(credentials: Any, path: str, method: str, json_body: str | None, response: Any) -> Any:
-    """One request, sent once: a lost answer must not make a second run. Raises MlflowException, RestException included."""
+    """One request, sent once: a lost answer must not make a second run.
+
+    Raises RestException where the server refuses, TimeoutError or ConnectionError where nobody answers.
+    """
     content = None if json_body is None else json.loads(json_body)
-    sent = http_request(
-        credentials,
-        path,
-        method,
-        timeout=REQUEST_S,
-        max_retries=0,
-        raise_on_status=False,
-        **{"params" if method == "GET" else "json": content},
-    )
+    try:
+        sent = http_request(
+            credentials,
+            path,
+            method,
+            timeout=REQUEST_S,
+            max_retries=0,
+            raise_on_status=False,
+            **{"params" if method == "GET" else "json": content},
+        )
+    except MlflowException as error:
+        where = without_credentials(credentials.host)
+        if "timed out" in str(error):
+            raise TimeoutError(f"{where} did not answer within {REQUEST_S:g} s") from error
+        raise ConnectionError(
+            f"{where} cannot be reached; is it running, and is telemetry.mlflow.tracking_uri right?"
+        ) from error
     answer = verify_rest_response(sent, path)
     if answer.status_code != 204:
         parse_dict(json.loads(answer.text), response)
