@@ -19,6 +19,7 @@ from flywheel_assets.resources.model_identity import model_path
 from flywheel_assets.resources.nemo.health import examine_cluster
 from flywheel_assets.resources.serving import RemoteModel, Serving, ServingError, remote_endpoint
 from flywheel_assets.resources.sources import CheckedSource, SourceError, enabled_sources
+from flywheel_assets.resources.telemetry.mlflow.health import examine_mlflow
 from flywheel_assets.settings import Candidate, Engine, JudgeSettings, Settings
 
 _TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "unsloth_zoo")
@@ -50,6 +51,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_cluster(settings),
         *_candidates(settings),
         *_judges(settings),
+        *_mlflow(settings),
     ]
 
 
@@ -164,6 +166,12 @@ def _labels(settings: Settings, slug: str, what: str) -> Finding:
     enough = min(right, len(labels) - right) >= MIN_LABELS
     advice = "" if enough else f"label at least {MIN_LABELS} answers of each kind"
     return Finding(f"{what}, labels", enough, f"{right} right, {len(labels) - right} wrong", advice)
+
+
+def _mlflow(settings: Settings) -> Iterator[Finding]:
+    if settings.telemetry.mlflow.enabled:
+        health = examine_mlflow(settings)
+        yield Finding("MLflow", health.ok, health.found, health.advice)
 
 
 def _weights(settings: Settings, candidate: Candidate) -> Finding:
