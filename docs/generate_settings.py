@@ -46,6 +46,8 @@ def page() -> str:
     parts += ["## `candidates:` (a list)\n", _about(Candidate), _table(Candidate)]
     for name, section in blocks.items():
         parts += [f"## `{name}:`\n", _about(section), _table(section)]
+        for inner, nested in _nested(section).items():
+            parts += [f"### `{name}.{inner}:`\n", _about(nested), _table(nested)]
         if name == "decision":
             parts += ["### `decision.gates:` (a list)\n", _about(Gate), _table(Gate)]
         if name == "nemo":
@@ -59,7 +61,8 @@ def page() -> str:
 
 def every_key() -> Iterator[tuple[str, FieldInfo]]:
     """Every key a user may set, as `Model.key`."""
-    sections = [section for field in Settings.model_fields.values() if (section := _section(field)) is not None]
+    sections = list(_nested(Settings).values())
+    sections += [nested for section in sections for nested in _nested(section).values()]
     for model in (Settings, Candidate, *sections, NemoJudge, Nim, CustomizerConfig, Gate, Price, WorkloadSettings):
         for name, field in model.model_fields.items():
             if not field.exclude and _section(field) is None:
@@ -71,6 +74,11 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def _nested(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The sections within a section, by their key."""
+    return {name: section for name, field in model.model_fields.items() if (section := _section(field)) is not None}
+
+
 def _about(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split()) + "\n"
 
@@ -78,7 +86,7 @@ def _about(model: type[BaseModel]) -> str:
 def _table(model: type[BaseModel], only: list[str] | None = None) -> str:
     lines = ["| key | default | accepted | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        if only is None or name in only:
+        if name in only if only is not None else _section(field) is None:
             cells = (f"`{name}`", _default(field), _accepted(field), field.description or "")
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from flywheel_assets.settings.section import Section
 
@@ -19,13 +19,11 @@ class MlflowTelemetry(Section):
     )
     experiment: str = Field(
         "flywheel/{workload}",
-        pattern=r"^[^{}']*\{workload\}[^{}']*$",
         max_length=300,
-        description="Name of a workload's experiment.",
+        description="Name of a workload's experiment; `{workload}` becomes its slug.",
     )
     registered_model: str | None = Field(
         "flywheel-{workload}",
-        pattern=r"^[^{}/:'%]*\{workload\}[^{}/:'%]*$",
         max_length=150,
         description="Name of a workload's registered model; null: nothing is registered.",
     )
@@ -33,6 +31,19 @@ class MlflowTelemetry(Section):
         "http://localhost:5000",
         description="Where `mlflow ui` shows a store that is no server: what links to its runs begin with.",
     )
+
+    @field_validator("experiment", "registered_model")
+    @classmethod
+    def _is_a_name_by_workload(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name is None:
+            return None
+        rest = name.replace("{workload}", "", 1)
+        # MLflow takes neither in a model's name; a quote would end the text of a search, a per cent sign widen it.
+        refused = set("{}'%") | (set("/:") if info.field_name == "registered_model" else set())
+        if rest == name or refused & set(rest):
+            signs = " ".join(sorted(refused))
+            raise ValueError(f"{name!r} must hold {{workload}} once, and none of {signs} besides")
+        return name
 
 
 class TelemetrySettings(Section):
