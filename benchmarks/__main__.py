@@ -19,6 +19,7 @@ from benchmarks import (
     nemo_parity,
     scoring,
     sensors,
+    telemetry,
 )
 
 Line = dict[str, object]
@@ -41,6 +42,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "interval_coverage": lambda: [decision_statistics.bench_coverage()],
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
     "nemo_parallel_ratio": lambda: [nemo.bench_parallel_ratio()],
+    "telemetry_share": lambda: [telemetry.bench_share()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,
     "demo_wall_s": demo.bench_demo,

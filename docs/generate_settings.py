@@ -47,7 +47,7 @@ def page() -> str:
     parts = [OPENING, "## Top level\n", _table(Settings, only=top)]
     parts += ["## `candidates:` (a list)\n", _about(Candidate), _table(Candidate)]
     for name, section in blocks.items():
-        inner = {key: found for key, field in section.model_fields.items() if (found := _section(field)) is not None}
+        inner = _nested(section)
         own = [key for key in section.model_fields if key not in inner]
         parts += [f"## `{name}:`\n", _about(section), _table(section, only=own)]
         for key, found in inner.items():
@@ -67,10 +67,8 @@ def page() -> str:
 
 def every_key() -> Iterator[tuple[str, FieldInfo]]:
     """Every key a user may set, as `Model.key`."""
-    sections = [section for field in Settings.model_fields.values() if (section := _section(field)) is not None]
-    sections += [
-        inner for outer in sections for field in outer.model_fields.values() if (inner := _section(field)) is not None
-    ]
+    sections = list(_nested(Settings).values())
+    sections += [nested for section in sections for nested in _nested(section).values()]
     lists = (EmailSettings, NemoJudge, Nim, CustomizerConfig, Gate, Price, WorkloadSettings)
     for model in (Settings, Candidate, *sections, *lists):
         for name, field in model.model_fields.items():
@@ -81,6 +79,11 @@ def every_key() -> Iterator[tuple[str, FieldInfo]]:
 def _section(field: FieldInfo) -> type[BaseModel] | None:
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _nested(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """The sections within a section, by their key."""
+    return {name: section for name, field in model.model_fields.items() if (section := _section(field)) is not None}
 
 
 def _about(model: type[BaseModel]) -> str:

@@ -20,6 +20,7 @@ from flywheel_assets.assets.training import training_assets
 from flywheel_assets.jobs import flywheel_jobs
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.platform import LocalPlatform
+from flywheel_assets.resources.telemetry.mlflow.tracking import RESOURCE, tracking_resource
 from flywheel_assets.sensors.alerts import alert_sensors
 from flywheel_assets.sensors.janitor import janitor_sensor
 from flywheel_assets.sensors.reconcile import reconcile_sensor
@@ -35,10 +36,11 @@ def build_defs(
 ) -> dg.Definitions:
     """The assets, checks, sensors and resources for one flywheel.yaml.
 
-    `resource_overrides` replaces resources by name (`flywheel`, `platform`): the seam for tests and for other platforms.
+    `resource_overrides` replaces resources by name (`flywheel`, `platform`, and `mlflow` where telemetry names it): the seam
+    for tests and for other platforms.
     """
     flywheel = Flywheel.at_home(settings)
-    resources: dict[str, Any] = {"flywheel": flywheel, "platform": _platform(settings)}
+    resources: dict[str, Any] = {"flywheel": flywheel, "platform": _platform(settings), **_tracking(settings)}
     return dg.Definitions(
         assets=[
             *capture_assets(settings),
@@ -79,6 +81,11 @@ def _platform(settings: Settings) -> Any:
             yield platform
 
     return nemo_platform
+
+
+def _tracking(settings: Settings) -> dict[str, Any]:
+    """MLflow for assets of users, where the flywheel itself is told to use it."""
+    return {RESOURCE: tracking_resource(settings)} if settings.telemetry.mlflow.enabled else {}
 
 
 def _store_sensors(settings: Settings) -> list[dg.SensorDefinition]:

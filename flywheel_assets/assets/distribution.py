@@ -15,7 +15,7 @@ from flywheel_assets.assets.publication import published_for
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
 from flywheel_assets.core import graph
-from flywheel_assets.core.catalog import CatalogEntry, update_catalog
+from flywheel_assets.core.catalog import CATALOG_FILE, CatalogEntry, update_catalog
 from flywheel_assets.core.graph import EVERYTHING, Partition
 from flywheel_assets.core.promotion import TEACHER, Act, Action, PromotionRefused, is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
@@ -28,7 +28,6 @@ from flywheel_assets.resources.provenance import adapter_of
 from flywheel_assets.resources.runs import partition_tags
 from flywheel_assets.settings import Settings
 
-CATALOG_FILE = "model_selection.json"
 # The name under which the launchpad configures it.
 CATALOG_OP = "model_catalog"
 _SHOWN_CHANGES = 30

@@ -115,7 +115,7 @@ def publish(
                 raise
             except Exception as error:
                 message = _first_words(error)
-                _say_lost(context, watch.end(PhaseStatus.FAILED, error=message))
+                _say_lost(context, flywheel, watch.end(PhaseStatus.FAILED, error=message))
                 for name in names:
                     flywheel.artifacts.record_failure(name, partition, inputs[name].key, message, context.run_id)
                 if isinstance(error, Refusal) and error.check is not None:
@@ -128,7 +128,7 @@ def publish(
             bad = next((artifact for artifact in made if artifact.state == "failed"), None)
             ended = PhaseStatus.FAILED if bad else PhaseStatus.FINISHED
             told = watch.end(ended, made, error=bad.reason if bad else None)
-            _say_lost(context, told)
+            _say_lost(context, flywheel, told)
         for name in names:
             artifact = artifacts[name]
             if artifact is not None:
@@ -156,10 +156,11 @@ def _phase(
     )
 
 
-def _say_lost(context: dg.AssetExecutionContext, told: Told) -> None:
-    """One warning that says what was lost, however many observers lost it."""
-    if told.lost:
-        context.log.warning(f"{'; '.join(map(str, told.lost))}. Results are not affected.")
+def _say_lost(context: dg.AssetExecutionContext, flywheel: Flywheel, told: Told) -> None:
+    """One warning that says what was lost, however many observers lost it; in the same run and for the same reason, one."""
+    news = [lost for lost in told.lost if flywheel.telemetry.is_news(context.run_id, lost)]
+    if news:
+        context.log.warning(f"{'; '.join(map(str, news))}. Results are not affected.")
 
 
 def _make(

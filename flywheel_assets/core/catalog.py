@@ -13,6 +13,7 @@ from typing import Any
 from flywheel_assets.core.rows import Json
 
 CATALOG_VERSION = 1
+CATALOG_FILE = "model_selection.json"
 
 
 class CatalogError(ValueError):

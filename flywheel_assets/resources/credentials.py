@@ -1,6 +1,15 @@
-"""Credentials: whether a key can be sent at all. Here, because a client that finds out later shows the key in its error."""
+"""Credentials: whether a key can be sent at all, since a client that finds out later shows it, and text without any."""
 
 from __future__ import annotations
+
+import re
+
+_IN_A_URL = re.compile(r"://[^/@\s]+@")
+
+
+def without_credentials(text: str) -> str:
+    """A text without the user and password that URLs in it may hold."""
+    return _IN_A_URL.sub("://", text)
 
 
 def unsendable(name: str, value: str | None) -> str | None:

@@ -6,11 +6,11 @@ What it cannot tell within its bounds (queue length, failures in a row, the time
 from __future__ import annotations
 
 import queue
-import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flywheel_assets.resources.credentials import without_credentials
 from flywheel_assets.resources.telemetry.breaker import Breaker
 from flywheel_assets.resources.telemetry.phases import Ended, Observer, Phase, Reading
 
@@ -19,7 +19,6 @@ QUEUE_LENGTH = 1000
 # One failure may be a message that the service does not like; two in a row are a service that is down.
 FAILURES_IN_A_ROW = 2
 _ERROR_CHARS = 160
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +45,10 @@ class Lane:
         self._lost = 0
         self._why = breaker.why_open(name) or ""
         self._left_alone = bool(self._why)
-        self._done = threading.Event()
+        self._made, self._done = threading.Event(), threading.Event()
         if self._left_alone:
             self._lost = 1
+            self._made.set()
             self._done.set()
         else:
             threading.Thread(target=self._tell, name=f"telemetry-{name}", daemon=True).start()
@@ -62,6 +62,10 @@ class Lane:
             self._messages.put_nowait(message)
         except queue.Full:
             self._lose(f"more than {QUEUE_LENGTH} messages waited")
+
+    def await_made(self, wait_s: float) -> None:
+        """Wait at most `wait_s` seconds for the observer itself: what this machine does once a process, not the service."""
+        self._made.wait(wait_s)
 
     def finish(self, ended: Ended, wait_s: float) -> Lost | None:
         """Tell the end, and wait at most `wait_s` seconds until everything is told; what was lost."""
@@ -90,7 +94,10 @@ class Lane:
     def _begun(self) -> Observer | None:
         """The observer, once it knows of the phase; None where it could not be told, and the rest makes no sense."""
         try:
-            observer = self._observer()
+            try:
+                observer = self._observer()
+            finally:
+                self._made.set()
             observer.begin(self._phase)
             self.link = observer.link(self._phase)
         except Exception as error:  # noqa: BLE001  # Telemetry never fails a run, whatever a client throws.
@@ -117,6 +124,6 @@ class Lane:
 
 def _said(error: Exception) -> str:
     """The error in one short line, without the user and password that a URL in it may hold."""
-    lines = _CREDENTIALS.sub("://", str(error)).strip().splitlines()
+    lines = without_credentials(str(error)).strip().splitlines()
     said = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return said if len(said) <= _ERROR_CHARS else said[:_ERROR_CHARS] + " ..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from flywheel_assets.resources.telemetry.mlflow import mlflow_spec
 from flywheel_assets.resources.telemetry.phases import Observer, ObserverSpec
 from flywheel_assets.resources.telemetry.watch import Telemetry
 from flywheel_assets.settings import Settings
@@ -14,6 +15,8 @@ def telemetry_of(settings: Settings) -> Telemetry:
     specs: list[ObserverSpec] = []
     if settings.telemetry.langfuse.enabled:
         specs.append(ObserverSpec("Langfuse", partial(_langfuse, settings), imports=("langfuse.api",)))
+    if settings.telemetry.mlflow.enabled:
+        specs.append(mlflow_spec(settings))
     return Telemetry(specs, settings.home / "telemetry", settings.telemetry.ui_url)
 
 

@@ -27,6 +27,8 @@ from flywheel_assets.resources.telemetry.phases import (
 
 # What a run waits at its end for what is not told yet. A service that needs longer is left alone afterwards (`breaker`).
 FLUSH_S = 5.0
+# What it waits before that for imports and a local database: once a process, and while other work may want the same cores.
+MAKING_S = 60.0
 # A run that is being ended has ten seconds for everything.
 KILLED_FLUSH_S = 1.5
 
@@ -45,6 +47,7 @@ class Telemetry:
     def __init__(self, specs: Sequence[ObserverSpec], folder: Path, ui_url: str = "") -> None:
         self._specs, self._breaker, self._ui_url = tuple(specs), Breaker(folder), ui_url.rstrip("/")
         self._made: dict[str, Observer] = {}
+        self._said: set[tuple[str, str, str]] = set()
         self._making = threading.Lock()
 
     @property
@@ -60,6 +63,13 @@ class Telemetry:
     def run_url(self, dagster_run: str) -> str:
         """Where a person sees a Dagster run."""
         return f"{self._ui_url}/runs/{dagster_run}"
+
+    def is_news(self, dagster_run: str, lost: Lost) -> bool:
+        """Whether a run has not been told yet that this observer loses messages for this reason; it has from now on."""
+        known = (dagster_run, lost.observer, lost.why)
+        news = known not in self._said
+        self._said.add(known)
+        return news
 
     def begin(self, phase: Phase) -> Watch:
         """Tell that a phase has begun; returns at once."""
@@ -139,6 +149,10 @@ class Watch:
         facts: Json | None = None,
     ) -> Told:
         """Tell the end and wait for what is not told yet, all observers within the same few seconds."""
+        if status is not PhaseStatus.KILLED:
+            made_by = time.monotonic() + MAKING_S
+            for lane in self._lanes:
+                lane.await_made(max(0.0, made_by - time.monotonic()))
         until = time.monotonic() + (KILLED_FLUSH_S if status is PhaseStatus.KILLED else FLUSH_S)
         ended = Ended(status, time.time(), tuple(self._spans), tuple(artifacts), error, facts or {})
         lost = [lane.finish(ended, max(0.0, until - time.monotonic())) for lane in self._lanes]
