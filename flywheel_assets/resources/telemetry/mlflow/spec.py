@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 from flywheel_assets.resources.telemetry.mlflow.address import address_of
@@ -9,6 +10,8 @@ from flywheel_assets.resources.telemetry.phases import Observer, ObserverSpec
 from flywheel_assets.settings import Settings
 
 MLFLOW = "MLflow"
+# Two threads that import MLflow at once deadlock in its circular imports, and Python ends one of them with an error.
+IMPORTING = threading.Lock()
 
 
 def mlflow_spec(settings: Settings) -> ObserverSpec:
@@ -17,7 +20,8 @@ def mlflow_spec(settings: Settings) -> ObserverSpec:
 
 
 def _made(settings: Settings) -> Observer:
-    # Imported here: this is the import that takes seconds.
-    from flywheel_assets.resources.telemetry.mlflow.observer import MlflowObserver
+    with IMPORTING:
+        # Imported here: this is the import that takes seconds.
+        from flywheel_assets.resources.telemetry.mlflow.observer import MlflowObserver
 
     return MlflowObserver(settings, address_of(settings))

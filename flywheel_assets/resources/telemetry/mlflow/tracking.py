@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from flywheel_assets.resources.telemetry.mlflow.address import TRACKING_URI_VARIABLE, address_of
+from flywheel_assets.resources.telemetry.mlflow.spec import IMPORTING
 from flywheel_assets.settings import Settings
 
 RESOURCE = "mlflow"
@@ -33,9 +34,9 @@ def tracking_resource(settings: Settings) -> dg.ResourceDefinition:
             "mlflow_tracking_uri": dg.Field(str, is_required=False, description="Default: that of the flywheel."),
             "parent_run_id": dg.Field(str, is_required=False, description="MLflow run that this one is nested in."),
             "mlflow_run_id": dg.Field(str, is_required=False, description="MLflow run to go on with."),
-            "env": dg.Field(dg.Permissive(), default_value={}, description="Environment variables for MLflow."),
+            "env": dg.Field(dict, default_value={}, description="Environment variables for MLflow."),
             "env_to_tag": dg.Field([str], is_required=False, description="Environment variables to keep as tags."),
-            "extra_tags": dg.Field(dg.Permissive(), default_value={}, description="Further tags."),
+            "extra_tags": dg.Field(dict, default_value={}, description="Further tags."),
         },
         description="MLflow for your own assets: one run a Dagster run, beside the flywheel's own (docs/mlflow.md).",
     )
@@ -51,9 +52,10 @@ def tracking_resource(settings: Settings) -> dg.ResourceDefinition:
 
 def _tracking(context: dg.InitResourceContext, uri: str) -> Iterator[Any]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Imported here: it imports MLflow, which takes seconds, and is used by runs that ask for it.
-    import mlflow
-    from dagster_mlflow.resources import MlFlow
+    with IMPORTING:
+        # Imported here: it imports MLflow, which takes seconds, and is used by runs that ask for it.
+        import mlflow
+        from dagster_mlflow.resources import MlFlow
 
     before = os.environ.get(TRACKING_URI_VARIABLE)
     mlflow.set_tracking_uri(uri)
