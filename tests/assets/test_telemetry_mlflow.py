@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from flywheel_assets.cli_promote import act
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import ADAPTER, DECISION, Partition
 from flywheel_assets.core.rows import Json
+from flywheel_assets.resources.telemetry import Phase, PhaseKind, PhaseStatus, telemetry_of
+from flywheel_assets.resources.telemetry.mlflow import journal
 from flywheel_assets.runner import RunReport
-from tests.assets.conftest import Bench
+from flywheel_assets.settings import parse_settings
+from tests.assets.conftest import SETTINGS, Bench
 from tests.fake_platform import talkative
 from tests.faulty_proxy import FaultyProxy
 from tests.mlflow_server import client_of, free_port, mlflow_server, runs_in
@@ -167,6 +171,45 @@ def test_an_interrupted_training_ends_as_killed(told: tuple[Bench, RunReport], s
     runs = runs_in(server, EXPERIMENT)
     assert (runs["adapter"].info.status, runs["small"].info.status) == ("KILLED", "KILLED")
     bench.platform.train_error = {}
+
+
+def test_an_end_that_could_not_be_told_is_told_by_the_next_phase(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Imports MLflow before the background thread does: at once they could deadlock.
+    assert runs_in(server, "flywheel/away") == {}
+    proxy = FaultyProxy(server)
+    content = {**SETTINGS, "telemetry": {"mlflow": {"enabled": True, "tracking_uri": proxy.url}}}
+    telemetry = telemetry_of(parse_settings(content, home=tmp_path, root=tmp_path))
+    cell = Partition("away", "small")
+    phase = Phase(PhaseKind.TRAINING, ADAPTER, (ADAPTER,), cell, "run1", "turn1", "http://dagster", time.time())
+
+    def away(proxy: FaultyProxy, handler: Any, _: Any) -> bool:
+        proxy.reply(handler, 503, b"{}")
+        return True
+
+    try:
+        watching = telemetry.begin(phase)
+        while "adapter" not in runs_in(server, "flywheel/away"):
+            time.sleep(0.1)
+        watching.reading(1, {"loss": 2.0})
+        time.sleep(1)
+        proxy.fault = away
+        assert watching.end(PhaseStatus.FINISHED).lost
+        assert {run.info.status for run in runs_in(server, "flywheel/away").values()} == {"RUNNING"}
+        # Minutes later, as far as anybody can tell: MLflow is there again and is asked again.
+        proxy.fault = None
+        monkeypatch.setattr(journal, "_LATE_S", -1.0)
+        for tripped in (tmp_path / "telemetry").glob("*.json"):
+            tripped.unlink()
+        later = replace(phase, partition=Partition("other"), dagster_run="run2", started=time.time())
+        assert telemetry.begin(later).end(PhaseStatus.FINISHED).lost == ()
+    finally:
+        proxy.close()
+    assert {name: run.info.status for name, run in runs_in(server, "flywheel/away").items()} == {
+        "adapter": "FINISHED",
+        "small": "FINISHED",
+    }
 
 
 def _data(bench: Bench) -> None:

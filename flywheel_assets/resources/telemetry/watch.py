@@ -149,12 +149,12 @@ class Watch:
         facts: Json | None = None,
     ) -> Told:
         """Tell the end and wait for what is not told yet, all observers within the same few seconds."""
+        ended = Ended(status, time.time(), tuple(self._spans), tuple(artifacts), error, facts or {})
         if status is not PhaseStatus.KILLED:
             made_by = time.monotonic() + MAKING_S
             for lane in self._lanes:
                 lane.await_made(max(0.0, made_by - time.monotonic()))
         until = time.monotonic() + (KILLED_FLUSH_S if status is PhaseStatus.KILLED else FLUSH_S)
-        ended = Ended(status, time.time(), tuple(self._spans), tuple(artifacts), error, facts or {})
         lost = [lane.finish(ended, max(0.0, until - time.monotonic())) for lane in self._lanes]
         links = {lane.name: lane.link for lane in self._lanes if lane.link}
         for told in self._told:

@@ -18,7 +18,7 @@ from flywheel_assets.resources.telemetry import (
     Telemetry,
     watch,
 )
-from flywheel_assets.resources.telemetry.lane import QUEUE_LENGTH
+from flywheel_assets.resources.telemetry.lane import QUEUE_LENGTH, Lost
 
 PHASE = Phase(PhaseKind.TRAINING, ADAPTER, (ADAPTER,), Partition("router", "small"), "run1", "turn1", "http://ui/run1", 0.0)
 
@@ -157,6 +157,27 @@ def test_a_package_that_is_not_installed_is_a_loss_with_a_reason(tmp_path: Path)
 
     told = Telemetry([ObserverSpec("Somewhere", missing)], tmp_path).begin(PHASE).end(PhaseStatus.FINISHED)
     assert "No module named" in told.lost[0].why
+
+
+def test_what_this_machine_needs_to_be_ready_is_not_taken_for_a_slow_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "FLUSH_S", 0.3)
+    listener = Listener()
+
+    def imports() -> Listener:
+        time.sleep(1.0)
+        return listener
+
+    told = Telemetry([ObserverSpec("Listener", imports)], tmp_path).begin(PHASE).end(PhaseStatus.FINISHED)
+    assert told.lost == () and listener.told[-1].startswith("end FINISHED")
+
+
+def test_a_run_is_warned_of_the_same_loss_once(tmp_path: Path) -> None:
+    service = telemetry(tmp_path, Listener())
+    lost = Lost("Listener", 2, "refused")
+    assert [service.is_news(run, lost) for run in ("run1", "run1", "run2")] == [True, False, True]
+    assert service.is_news("run1", Lost("Listener", 1, "something else"))
 
 
 def test_killed_runs_are_told(tmp_path: Path) -> None:

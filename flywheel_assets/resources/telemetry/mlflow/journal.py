@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from flywheel_assets.resources.json_files import read_json, write_json
@@ -23,13 +23,18 @@ _LATE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A phase that has begun. `status` and `at` (epoch seconds) are how and when it ended, None while it has not."""
+    """A phase that has begun, in the run of its `cell` where it has one.
+
+    `status` and `at` (epoch seconds) are how and when it ended, None while it has not.
+    """
 
     dagster_run: str
     phase: str
     started: float
     owner: str
     experiment: str
+    cell: str | None
+    flywheel_run: str
     status: str | None = None
     at: float | None = None
 
@@ -49,12 +54,11 @@ class Journal:
 
     def begun(self, phase: Phase, experiment: str) -> None:
         """A phase is about to be told; `experiment` is the name of the one that its run is in."""
-        self._write(phase, Entry(phase.dagster_run, phase.name, phase.started, str(this_process()), experiment))
+        self._write(phase, _entry(phase, experiment))
 
     def ended(self, phase: Phase, experiment: str, status: PhaseStatus, at: float) -> None:
         """Its end is about to be told."""
-        owner = str(this_process())
-        self._write(phase, Entry(phase.dagster_run, phase.name, phase.started, owner, experiment, status.value, at))
+        self._write(phase, replace(_entry(phase, experiment), status=status.value, at=at))
 
     def told(self, phase: Phase) -> None:
         """Its end has arrived."""
@@ -75,3 +79,15 @@ class Journal:
     def _file(self, phase: Phase) -> Path:
         identity = f"{phase.dagster_run} {phase.name} {phase.partition.path} {phase.started!r}"
         return self._folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.json"
+
+
+def _entry(phase: Phase, experiment: str) -> Entry:
+    return Entry(
+        dagster_run=phase.dagster_run,
+        phase=phase.name,
+        started=phase.started,
+        owner=str(this_process()),
+        experiment=experiment,
+        cell=phase.partition.path if phase.partition.candidate else None,
+        flywheel_run=phase.flywheel_run,
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import orjson
 from filelock import FileLock
+from mlflow.exceptions import MlflowException
 
 from flywheel_assets.core.catalog import CATALOG_FILE
 from flywheel_assets.core.graph import ADAPTER, BASE, CATALOG, TRAIN
@@ -93,11 +94,11 @@ class MlflowObserver:
         finally:
             # Whatever MLflow does not like about the facts, the run must not stay open.
             self._runs.close(opened.run, ended.status, ended.at)
-        self._journal.told(phase)
         if opened.cell is not None:
             with self._cell_lock(phase):
                 self._runs.log(opened.cell, metrics=facts.scores_by_variant(ended), at=ended.at)
                 self._runs.follow_children(opened.experiment, opened.cell)
+        self._journal.told(phase)
         self._register(ended.artifacts, opened)
 
     def link(self, phase: Phase) -> str | None:
@@ -160,10 +161,14 @@ class MlflowObserver:
     def _settle(self) -> None:
         """End what stayed open in MLflow because its end could not be told when it was time."""
         for path, entry in self._journal.overdue():
-            status = PhaseStatus(entry.status or PhaseStatus.KILLED)
-            experiment = self._runs.experiment(entry.experiment)
-            marks = marks_of(entry.dagster_run, entry.phase, entry.started)
-            self._runs.close_left([experiment], marks, status, entry.at or time.time())
+            # What MLflow refuses (somebody has deleted the experiment) it will refuse for ever.
+            with suppress(MlflowException):
+                experiment = self._runs.experiment(entry.experiment)
+                marks = marks_of(entry.dagster_run, entry.phase, entry.started)
+                status = PhaseStatus(entry.status or PhaseStatus.KILLED)
+                self._runs.close_left([experiment], marks, status, entry.at or time.time())
+                if entry.cell is not None:
+                    self._runs.follow_cell(experiment, entry.cell, entry.flywheel_run)
             path.unlink(missing_ok=True)
 
 

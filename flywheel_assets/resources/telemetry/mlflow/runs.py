@@ -118,6 +118,12 @@ class Runs:
         worst = next((s for s in (PhaseStatus.FAILED, PhaseStatus.KILLED) if s.value in ends), PhaseStatus.FINISHED)
         self.close(run, worst, time.time())
 
+    def follow_cell(self, experiment: str, cell: str, flywheel_run: str) -> None:
+        """The same for the run of a cell that nobody has at hand, where it is still under way."""
+        for run in self._search([experiment], {CELL: cell, FLYWHEEL_RUN: flywheel_run}):
+            if run.info.status == RunStatus.to_string(RunStatus.RUNNING):
+                self.follow_children(experiment, run.info.run_id)
+
     def close_left(self, experiments: Sequence[str], marks: Mapping[str, str], status: PhaseStatus, at: float) -> int:
         """End what is still open of runs with these tags, and let the cells' runs follow; how many there were."""
         left = [run for run in self._search(experiments, marks) if run.info.status == RunStatus.to_string(RunStatus.RUNNING)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 
 from flywheel_assets.resources.telemetry.mlflow.address import address_of
@@ -11,6 +12,8 @@ from flywheel_assets.settings import Settings
 MLFLOW = "MLflow"
 # The module that imports MLflow itself.
 STORES = "flywheel_assets.resources.telemetry.mlflow.stores"
+# Two threads that import MLflow at once deadlock in its circular imports, and Python ends one of them with an error.
+IMPORTING = threading.Lock()
 
 
 def mlflow_spec(settings: Settings) -> ObserverSpec:
@@ -19,7 +22,8 @@ def mlflow_spec(settings: Settings) -> ObserverSpec:
 
 
 def _made(settings: Settings) -> Observer:
-    # Imported here: this is the import that takes seconds.
-    from flywheel_assets.resources.telemetry.mlflow.observer import MlflowObserver
+    with IMPORTING:
+        # Imported here: this is the import that takes seconds.
+        from flywheel_assets.resources.telemetry.mlflow.observer import MlflowObserver
 
     return MlflowObserver(settings, address_of(settings))

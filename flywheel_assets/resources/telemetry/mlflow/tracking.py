@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 from flywheel_assets.resources.telemetry.mlflow.address import TRACKING_URI_VARIABLE, address_of
+from flywheel_assets.resources.telemetry.mlflow.spec import IMPORTING
 from flywheel_assets.settings import Settings
 
 RESOURCE = "mlflow"
@@ -51,9 +52,10 @@ def tracking_resource(settings: Settings) -> dg.ResourceDefinition:
 
 def _tracking(context: dg.InitResourceContext, uri: str) -> Iterator[Any]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # Imported here: it imports MLflow, which takes seconds, and is used by runs that ask for it.
-    import mlflow
-    from dagster_mlflow.resources import MlFlow
+    with IMPORTING:
+        # Imported here: it imports MLflow, which takes seconds, and is used by runs that ask for it.
+        import mlflow
+        from dagster_mlflow.resources import MlFlow
 
     before = os.environ.get(TRACKING_URI_VARIABLE)
     mlflow.set_tracking_uri(uri)
