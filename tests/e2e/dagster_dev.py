@@ -23,6 +23,14 @@ _READY = "{ assetNodes { assetKey { path } } }"
 _MATERIALIZATIONS = """query($key: AssetKeyInput!, $partitions: [String!]) {
   assetOrError(assetKey: $key) { ... on Asset { assetMaterializations(partitions: $partitions) { runId timestamp } } } }"""
 
+_LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
+  ... on InvalidSubsetError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
+_ADD = """mutation($r: RepositorySelector!, $d: String!, $k: String!) {
+  addDynamicPartition(repositorySelector: $r, partitionsDefName: $d, partitionKey: $k) { __typename } }"""
+_RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+_TERMINATE = "mutation($id: String!) { terminateRun(runId: $id) { __typename ... on PythonError { message } } }"
+
 
 @contextmanager
 def dagster_dev(clone: Clone, *, dagster_home: bool = True) -> Iterator[str]:
@@ -74,6 +82,45 @@ def ask(url: str, query: str, **variables: Any) -> Any:
     answer = httpx.post(url, json={"query": query, "variables": variables}, timeout=60).json()
     assert "errors" not in answer, answer["errors"]
     return answer["data"]
+
+
+def launch(url: str, paths: list[list[str]], partition: str) -> str:
+    """The mutation the UI sends for *Materialize selected*; the id of the run."""
+    if "|" not in partition:
+        ask(url, _ADD, r=REPOSITORY, d="workload", k=partition)
+    params = {
+        "selector": {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": path} for path in paths]},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}, *_dimensions(partition)]},
+        "runConfigData": "{}",
+        "mode": "default",
+    }
+    launched = ask(url, _LAUNCH, params=params)["launchPipelineExecution"]
+    assert launched["__typename"] == "LaunchRunSuccess", launched
+    return str(launched["run"]["runId"])
+
+
+def terminate(url: str, run_id: str) -> None:
+    """The mutation the UI sends for *Terminate*."""
+    assert ask(url, _TERMINATE, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+
+def ended(url: str, run_id: str, *, within_s: float = 600) -> str:
+    """How a run ended, once it has."""
+    deadline = time.monotonic() + within_s
+    while (status := ask(url, _RUN, id=run_id)["runOrError"]["status"]) not in ("SUCCESS", "FAILURE", "CANCELED"):
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    return str(status)
+
+
+def _dimensions(partition: str) -> list[dict[str, str]]:
+    if "|" not in partition:
+        return []
+    candidate, workload = partition.split("|")
+    return [
+        {"key": "dagster/partition/candidate", "value": candidate},
+        {"key": "dagster/partition/workload", "value": workload},
+    ]
 
 
 def materializations(url: str, path: list[str], partition: str) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.clone import Clone
+from tests.e2e.dagster_dev import dagster_dev, dev_log, ended, launch, terminate
 from tests.e2e.own_traffic import write_text_records, write_ticket_records
 from tests.nemo.customizer import Job
 from tests.nemo.evaluator import Job as Evaluation
@@ -132,6 +133,27 @@ def test_ctrl_c_reaches_the_training_in_the_cluster(turned: Clone, server: NemoS
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) != 0
+    (job,) = (server.customizer.jobs[name] for name in set(server.customizer.jobs) - before)
+    assert job.status() == "cancelled"
+    assert server.left() == []
+
+
+def test_terminating_a_run_in_the_ui_cancels_its_job_in_the_cluster(
+    turned: Clone, server: NemoServer, tmp_path: Path
+) -> None:
+    before = set(server.customizer.jobs)
+    server.customizer.may_finish = lambda job: False
+    turned.flywheel("ingest", str(write_ticket_records(tmp_path / "watched.jsonl", 90, workload="watched")))
+    datasets = [["records"], ["workload_profile"], ["datasets", "base"], ["datasets", "train"]]
+    with dagster_dev(turned) as url:
+        assert ended(url, launch(url, datasets, "watched")) == "SUCCESS", dev_log(turned)
+        training = launch(url, [["finetune_decision"], ["adapter"]], "meta-small|watched")
+        deadline = time.monotonic() + 300
+        while not server.customizer.alive():
+            assert time.monotonic() < deadline, dev_log(turned)
+            time.sleep(0.1)
+        terminate(url, training)
+        assert ended(url, training, within_s=120) == "CANCELED"
     (job,) = (server.customizer.jobs[name] for name in set(server.customizer.jobs) - before)
     assert job.status() == "cancelled"
     assert server.left() == []

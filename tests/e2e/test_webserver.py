@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from flywheel_assets.demo import prepare
 from tests.e2e.clone import Clone
-from tests.e2e.dagster_dev import REPOSITORY, ask, dagster_dev, dev_log, materializations
+from tests.e2e.dagster_dev import ask, dagster_dev, dev_log, ended, launch, materializations
 from tests.e2e.own_traffic import write_ticket_records
 
 WORKLOAD = "tickets"
@@ -19,10 +18,6 @@ CANDIDATE = "smollm2-135m"
 CELL = f"{CANDIDATE}|{WORKLOAD}"
 
 _ASSETS = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName description owners { __typename } kinds } }"
-_LAUNCH = """mutation($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-  ... on InvalidSubsetError { message } ... on RunConfigValidationInvalid { errors { message } } } }"""
-_RUN = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
 @pytest.mark.timeout(300)
@@ -56,8 +51,11 @@ def test_a_cell_launched_as_the_ui_does_trains_a_child_and_shows_its_lineage(tmp
     prepare(clone.home, False, lambda message: None)
     clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 80, workload=WORKLOAD)))
     with dagster_dev(clone, dagster_home=False) as url:
-        _launch(url, [["records"], ["workload_profile"], ["datasets", "base"], ["datasets", "train"]], WORKLOAD, clone)
-        _launch(url, [["finetune_decision"], ["adapter"], ["evals", "customized"]], CELL, clone)
+        for paths, partition in (
+            ([["records"], ["workload_profile"], ["datasets", "base"], ["datasets", "train"]], WORKLOAD),
+            ([["finetune_decision"], ["adapter"], ["evals", "customized"]], CELL),
+        ):
+            assert ended(url, launch(url, paths, partition)) == "SUCCESS", dev_log(clone)
         for path in (["adapter"], ["evals", "customized"]):
             assert len(materializations(url, path, CELL)) == 1
         report = json.loads((clone.artifact("adapter", f"{WORKLOAD}/{CANDIDATE}") / "training.json").read_text())
@@ -73,38 +71,6 @@ def test_a_cell_launched_as_the_ui_does_trains_a_child_and_shows_its_lineage(tmp
             "decision",
             "model_catalog",
         } <= downstream
-
-
-def _launch(url: str, paths: list[list[str]], partition: str, clone: Clone) -> None:
-    """The mutation the UI sends for *Materialize selected*, and its run to the end."""
-    if "|" not in partition:
-        add = """mutation($r: RepositorySelector!, $d: String!, $k: String!) {
-          addDynamicPartition(repositorySelector: $r, partitionsDefName: $d, partitionKey: $k) { __typename } }"""
-        ask(url, add, r=REPOSITORY, d="workload", k=partition)
-    params = {
-        "selector": {**REPOSITORY, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": path} for path in paths]},
-        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}, *_dimensions(partition)]},
-        "runConfigData": "{}",
-        "mode": "default",
-    }
-    launched = ask(url, _LAUNCH, params=params)["launchPipelineExecution"]
-    assert launched["__typename"] == "LaunchRunSuccess", launched
-    run_id = launched["run"]["runId"]
-    deadline = time.monotonic() + 600
-    while (status := ask(url, _RUN, id=run_id)["runOrError"]["status"]) not in ("SUCCESS", "FAILURE", "CANCELED"):
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
-    assert status == "SUCCESS", dev_log(clone)
-
-
-def _dimensions(partition: str) -> list[dict[str, str]]:
-    if "|" not in partition:
-        return []
-    candidate, workload = partition.split("|")
-    return [
-        {"key": "dagster/partition/candidate", "value": candidate},
-        {"key": "dagster/partition/workload", "value": workload},
-    ]
 
 
 def _downstream(nodes: list[dict[str, Any]], start: str) -> set[str]:
