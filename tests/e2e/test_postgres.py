@@ -75,6 +75,8 @@ def made(flywheel: Flywheel) -> dict[str, Any]:
     published = {
         (node.name, partition): artifact
         for node in graph.NODES
+        # The catalog says when each decision was made and expires, which no two plays have in common.
+        if node.name != graph.CATALOG
         for partition in partitions_of(node.name)
         if (artifact := flywheel.artifacts.published(node.name, partition)) is not None
     }
@@ -87,13 +89,16 @@ def made(flywheel: Flywheel) -> dict[str, Any]:
     return {
         "versions": {where: artifact.data_version for where, artifact in published.items()},
         "predictions": predictions,
-        "verdicts": {name: workload["decision"] for name, workload in status.items()},
+        "verdicts": {
+            name: [workload["decision"][key] for key in ("verdict", "candidate", "variant", "needed_rows", "reasons")]
+            for name, workload in status.items()
+        },
         "scores": {name: workload["cells"] for name, workload in status.items()},
     }
 
 
 def partitions_of(asset: str) -> list[graph.Partition]:
-    cells = [graph.Partition("tickets", candidate) for candidate in ("small", "tiny")]
+    cells = [graph.Partition("tickets", "small")]
     by_scope = {graph.Scope.ALL: [graph.EVERYTHING], graph.Scope.WORKLOAD: [graph.Partition("tickets")]}
     return by_scope.get(graph.scope_of(asset), cells)
 
@@ -102,8 +107,9 @@ def partitions_of(asset: str) -> list[graph.Partition]:
 def test_two_turns_make_the_same_on_sqlite_and_on_postgresql(tmp_path: Path, server: str) -> None:
     def play(folder: Path, instance: DagsterInstance) -> list[dict[str, Any]]:
         bench = Bench(folder, instance)
+        bench.content["candidates"] = bench.content["candidates"][:1]
         seen = []
-        for records, seed in ((300, 7), (120, 8)):
+        for records, seed in ((150, 7), (60, 8)):
             bench.ingest(records, seed=seed)
             report = bench.turn()
             assert report.ok, (report.failures, report.holes)
@@ -123,7 +129,7 @@ def test_two_turns_make_the_same_on_sqlite_and_on_postgresql(tmp_path: Path, ser
         assert instance.get_dynamic_partitions(str(WORKLOAD.name)) == ["tickets"]
         assert not [slots for key in instance.event_log_storage.get_concurrency_keys()
                     if (slots := instance.event_log_storage.get_concurrency_info(key).active_slot_count)]  # fmt: skip
-    assert len(on_sqlite[0]["predictions"]) == 6
+    assert len(on_sqlite[0]["predictions"]) == 3
     for turn in (0, 1):
         for what in on_sqlite[turn]:
             assert on_postgres[turn][what] == on_sqlite[turn][what], what
