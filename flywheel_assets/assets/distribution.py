@@ -164,19 +164,33 @@ def _serving(flywheel: Flywheel, act: Act) -> Json:
 
 def _describe(artifact: Artifact) -> Mapping[str, Any]:
     catalog = read_catalog(artifact)
-    columns = ("workload", "verdict", "candidate", "variant", "approved", "dataset_version", "time")
+    # Few and short: Dagster cuts off what is wider than its column.
+    columns = ("workload", "verdict", "candidate", "variant")
     entries = catalog["workloads"].values()
-    changes = [[change["time"], change["workload"], change["change"]] for change in reversed(catalog["history"])]
+    changes = [[_minute(change["time"]), change["workload"], change["change"]] for change in reversed(catalog["history"])]
     serving_now = [f"{entry['workload']}: {_who_serves(entry.get('serving'))}" for entry in entries]
     return {
         IN_SHORT: f"serves now: {'; '.join(serving_now) or 'nothing is decided yet'}",
         "workloads": artifact.summary["workloads"],
         "selection": bullet_table(
-            ("serves now", *columns),
-            [[_who_serves(entry.get("serving")), *(entry[column] for column in columns)] for entry in entries],
+            ("serves now", *columns, "approved", "decided (UTC)"),
+            [
+                [
+                    _who_serves(entry.get("serving")),
+                    *(entry[column] for column in columns),
+                    "yes" if entry["approved"] else "no",
+                    _minute(entry["time"]),
+                ]
+                for entry in entries
+            ],
         ),
-        "history": bullet_table(["time", "workload", "change"], changes[:_SHOWN_CHANGES]),
+        "history": bullet_table(["time (UTC)", "workload", "change"], changes[:_SHOWN_CHANGES]),
     }
+
+
+def _minute(time: str) -> str:
+    """An ISO 8601 time to the minute."""
+    return datetime.fromisoformat(time).strftime("%Y-%m-%d %H:%M")
 
 
 def _who_serves(served: Json | None) -> str:

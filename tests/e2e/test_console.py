@@ -149,7 +149,7 @@ def test_a_cell_is_materialized_by_clicks_and_its_training_is_watched(console: C
     console.tab.sees("1 partition")
     console.picture("materialize")
     before = {run["runId"] for run in console.runs()}
-    console.tab.click("Launch run")
+    console.tab.click("Launch 1 run")
     run = console.until(lambda: next((one["runId"] for one in console.runs() if one["runId"] not in before), None))
     console.open(f"/runs/{run}")
     # Whoever looks at the page sees it move: two different steps, without loading it again.
