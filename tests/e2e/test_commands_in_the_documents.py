@@ -40,6 +40,7 @@ ELSEWHERE = {
 NOT_RUN = {
     "git clone <this repository> flywheel_assets && cd flywheel_assets": ".ci/run begins with a clone",
     "make setup": ".ci/run begins with it",
+    "mlflow ui --backend-store-uri sqlite:////path/to/.flywheel/mlflow/mlflow.db": "a page for a person; doctor prints it",
     ".venv/bin/pip install --upgrade torch==2.13.0 unsloth unsloth_zoo": "needs a GPU box",
 }
 # Blocks of these pages are run line by line elsewhere, with servers of ours in the place of the examples.
