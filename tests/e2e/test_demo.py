@@ -1,4 +1,4 @@
-"""The demo, whole, with the real models; and what a user does next in the same place."""
+"""The demo, whole, with the real models, told to Langfuse and MLflow; and what a user does next in the same place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.clone import Clone
+from tests.langfuse_server import LangfuseServer
+from tests.mlflow_server import client_of, mlflow_server
 from tests.recomputed import verify_decision
 
 WORKLOAD = "bfcl-tool-router"
@@ -21,9 +24,28 @@ CANDIDATE = "smollm2-135m"
 pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(2400)]
 
 
+@dataclass(frozen=True)
+class Told:
+    """Who was told of the demo."""
+
+    langfuse: LangfuseServer
+    mlflow: str
+
+
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Clone, subprocess.CompletedProcess[str]]]:
-    clone = Clone.make(tmp_path_factory.mktemp("demo"))
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    with LangfuseServer() as langfuse, mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+        yield Told(langfuse, url)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, told: Told) -> Iterator[tuple[Clone, subprocess.CompletedProcess[str]]]:
+    def telling(content: dict[str, Any]) -> None:
+        mlflow = {"enabled": True, "tracking_uri": told.mlflow}
+        content["telemetry"] = {"langfuse": {"enabled": True, "rows": True}, "mlflow": mlflow}
+
+    clone = Clone.make(tmp_path_factory.mktemp("demo"), telling)
+    clone.environment.update(told.langfuse.environment)
     yield clone, clone.flywheel("demo", timeout=2000)
 
 
@@ -35,6 +57,42 @@ def test_the_demo_ends_with_a_decision_table_and_the_next_steps(
     assert "decision:" in out
     assert f"flywheel serve {WORKLOAD}" in out
     assert "make ui" in out
+
+
+def test_every_phase_of_the_demo_was_told_and_every_link_leads_there(played: tuple[Clone, object], told: Told) -> None:
+    clone = played[0]
+    traces = {row["traceId"] for row in told.langfuse.observations.values() if row["isRootObservation"]}
+    client = client_of(told.mlflow)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs = {run.info.run_id: run for run in client.search_runs(experiments, max_results=1000)}
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    shown, lost = 0, []
+    with clone.instance() as instance:
+        for run in instance.get_runs():
+            for entry in instance.all_logs(run.run_id):
+                if "was not told" in entry.user_message:
+                    lost.append(entry.user_message)
+                event = entry.dagster_event
+                if event is None or event.event_type_value != "ASSET_MATERIALIZATION":
+                    continue
+                metadata = event.step_materialization_data.materialization.metadata
+                assert str(metadata["Langfuse"].value).rsplit("/", 1)[1] in traces
+                mlflow_run = runs[str(metadata["MLflow"].value).rsplit("/", 1)[1]]
+                assert mlflow_run.data.tags["dagster_run_id"] == run.run_id
+                shown += 1
+    print(f"{shown} materializations, {len(traces)} traces, {len(runs)} MLflow runs")
+    assert shown >= 20
+    assert lost == []
+
+
+def test_rows_of_the_demo_can_be_compared_in_langfuse(played: tuple[Clone, object], told: Told) -> None:
+    _, found = told.langfuse.answer("GET", "/api/public/experiments", {}, b"")
+    assert len(found["data"]) == 6
+    for experiment in found["data"]:
+        _, items = told.langfuse.answer("GET", "/api/public/experiment-items", {"experimentId": [experiment["id"]]}, b"")
+        assert len(items["data"]) == experiment["itemCount"] >= 60
+        scored = {score.get("observationId") for score in told.langfuse.scores.values()}
+        assert {item["id"] for item in items["data"]} <= scored
 
 
 def test_functions_of_eval_rows_never_occur_in_training(played: tuple[Clone, object]) -> None:
