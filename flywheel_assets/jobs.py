@@ -8,6 +8,7 @@ A Dagster run has one partitions definition, so no job can make a workload's dat
 runs of their own that the job starts, watches and ends.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,10 @@ def _refresh_job(settings: Settings) -> dg.JobDefinition:
 
 
 def _evaluate_job(settings: Settings) -> dg.JobDefinition:
+    # Dagster knows a type of the launchpad by its name for as long as the process lives: another list is another type.
+    named = hashlib.sha256(" ".join(one.id for one in settings.candidates).encode()).hexdigest()[:8]
     candidates = dg.Enum(
-        "Candidate",
+        f"Candidate_{named}",
         [dg.EnumValue(one.id, description=one.description or one.model) for one in settings.candidates],
     )
     return _turning_job(

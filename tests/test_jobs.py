@@ -37,6 +37,13 @@ def test_the_launchpad_opens_with_a_workload_and_a_candidate_of_flywheel_yaml(be
     assert bench.defs.resolve_job_def(REFRESH_JOB).run_config == {"ops": {"refresh": {"config": {"workload": "tickets"}}}}
 
 
+def test_one_process_can_make_the_jobs_of_two_settings(bench: Bench) -> None:
+    assert bench.defs.resolve_job_def(EVALUATE_JOB)
+    bench.content["candidates"] = [{"id": "another", "model": "small.gguf"}]
+    evaluate = bench.defs.resolve_job_def(EVALUATE_JOB)
+    assert evaluate.run_config is not None and evaluate.run_config["ops"]["evaluate"]["config"]["candidate"] == "another"
+
+
 def test_every_field_of_every_job_says_what_belongs_into_it(bench: Bench) -> None:
     for job in (REFRESH_JOB, EVALUATE_JOB, PROMOTE_JOB):
         definition = bench.defs.resolve_job_def(job)

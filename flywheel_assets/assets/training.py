@@ -237,7 +237,7 @@ def _describe_adapter(artifact: Artifact) -> Mapping[str, Any]:
         "loss": picture(loss_curve_png(points, [(step, loss) for step, loss in ends if loss is not None]), "loss by step"),
         "steps": report["steps"],
         "rows": counts({name.replace("_", " "): number for name, number in report["rows"].items()}),
-        "final loss": points[-1][1] if points else 0.0,
+        "final loss": round(points[-1][1], 4) if points else 0.0,
         "tokens per second": report["tokens_per_s"] or 0.0,
         "duration": ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in report["seconds"].items()),
         "settings": bullet_table(["setting", "value"], list(artifact.manifest["settings"]["training"].items())),

@@ -155,10 +155,10 @@ def test_a_cell_is_materialized_by_clicks_and_its_training_is_watched(console: C
     # Whoever looks at the page sees it move: two different steps, without loading it again.
     console.tab.sees("s of training left", patience_s=400)
     assert console.status(run) == "STARTED"
-    console.picture("training")
     steps = "(document.body.innerText.match(/step \\d+\\/\\d+, loss/g) || []).length"
     seen = console.tab.evaluate(steps)
     console.tab.until(f"{steps} > {seen}", patience_s=120)
+    console.picture("training")
     console.until(lambda: console.status(run) in ENDED, 600)
     assert [event["runId"] for event in materializations(console.graphql, ["adapter"], cell)] == [run]
     tags = console.tags(run)
