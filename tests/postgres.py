@@ -9,7 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import chdir, closing, contextmanager
+from contextlib import chdir, closing, contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -61,7 +61,9 @@ def kill_all(folder: Path, *users: subprocess.Popen[str]) -> None:
     """The power cut: keeper, postmaster, everything below it and who uses it, at once."""
     processes = [child for parent in working_for(folder) for child in [parent, *parent.children(recursive=True)]]
     for process in processes:
-        process.kill()
+        # A process that ended with another one meanwhile is what was wanted.
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     for user in users:
         user.kill()
         user.wait()

@@ -73,7 +73,7 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
         ({"prices": {"gpt": {"prompt": 1, "completion": 1, "cache": 2}}}, "prices.gpt.cache", "completion, prompt"),
         ({"local": {"gpus": 1}}, "local.gpus", "gpu_budget, max_record_bytes"),
         ({"promotion": {"mod": "manual"}}, "promotion.mod", "mode"),
-        ({"automaton": {}}, "automaton", "automation, candidates, cleaning"),
+        ({"automaton": {}}, "automaton", "alerts, automation, candidates, cleaning"),
     ],
 )
 def test_a_typo_is_named_by_its_whole_key_with_what_is_accepted(content: dict[str, Any], key: str, accepted: str) -> None:

@@ -25,7 +25,7 @@ WORKLOADS = ("tickets-eu", "tickets-us")
 CANDIDATE = "smollm2-135m"
 PROGRAM = Path(__file__).parents[1] / "traced_program.py"
 
-pytestmark = [pytest.mark.long, pytest.mark.model, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.model, pytest.mark.timeout(3000)]
 
 Json = dict[str, Any]
 
@@ -94,7 +94,7 @@ def test_traced_calls_reach_decisions_and_late_feedback_reaches_its_record(tmp_p
 def _loop(clone: Clone, url: str, desk: Desk) -> None:
     start_sensors(url, "langfuse_traces", "reconcile", "janitor")
     traces = {slug: desk.works(slug, 100, seed=7) for slug in WORKLOADS}
-    until(clone, 900, lambda: all(materializations(url, ["decision"], slug) for slug in WORKLOADS))
+    until(clone, 1500, lambda: all(materializations(url, ["decision"], slug) for slug in WORKLOADS))
     for slug in WORKLOADS:
         trained = json.loads((clone.artifact("adapter", f"{slug}/{CANDIDATE}") / "training.json").read_text())
         assert trained["steps"] == 4
