@@ -210,6 +210,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], flo
         return meanings(bench), time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["nothing", "down", "hanging", "500s"])
 def test_whatever_langfuse_does_the_results_are_the_same_and_a_run_warns_once(
     trouble: str,

@@ -232,6 +232,7 @@ def _versions(bench: Bench) -> dict[str, str]:
     return {name: bench.flywheel.artifacts.require(name, Partition("tickets")).data_version for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", ["down", "500", "hanging"])
 def test_a_server_in_trouble_changes_nothing_and_is_warned_of_once(bench: Bench, tmp_path: Path, trouble: str) -> None:
     _data(bench)

@@ -22,7 +22,7 @@ from tests.nemo.customizer import Job
 from tests.nemo.server import NemoServer
 from tests.trainer.tiny_model import weather_row, write_gguf, write_rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.model, pytest.mark.timeout(1200)]
 MODEL, TARGET = "meta/tiny", "meta/tiny@2.0"
 ROWS, EXAM, MAX_TOKENS = 60, 6, 48
 TRAINING = {"epochs": 2, "batch_size": 2, "adapter_dim": 4, "learning_rate": 5e-3, "max_seq_length": 1024, "device": "cpu"}

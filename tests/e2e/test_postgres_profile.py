@@ -71,7 +71,7 @@ def test_the_instance_without_a_url_says_which_variable_is_missing(clone: Clone)
     assert "FLYWHEEL_POSTGRES_URL" in said and "Traceback" not in said, said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_ui_sensors_and_the_command_line_share_a_server_that_ends_with_them(clone: Clone) -> None:
     folder = clone.root / ".postgres"

@@ -20,6 +20,7 @@ CELL = f"{CANDIDATE}|{WORKLOAD}"
 _ASSETS = "{ assetNodes { assetKey { path } dependencyKeys { path } groupName description owners { __typename } kinds } }"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_plain_dagster_dev_shows_the_instance_of_the_command_line(tmp_path: Path) -> None:
     clone = Clone.make(tmp_path / "clone")

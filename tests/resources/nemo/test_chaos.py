@@ -19,7 +19,7 @@ from tests.nemo.cell import MODEL, TARGET, run_cell, settings_of
 from tests.nemo.server import NemoServer
 from tests.nemo.wire import Fault
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 PROCESSES = multiprocessing.get_context("forkserver")
 STEP_S = 0.8
 _DEADLINE_S = 120.0
@@ -131,7 +131,6 @@ def test_a_cluster_that_restarts(server: NemoServer, tmp_path: Path, stage: Call
 
 
 # The stages above are its regression test; twenty more moments are for `make proofs`.
-@pytest.mark.long
 def test_twenty_kills_at_random_moments(server: NemoServer, tmp_path: Path) -> None:
     rng = random.Random(20261125)
     for number in range(20):
