@@ -56,7 +56,8 @@ class FakePlatform:
         gguf.write_text("gguf of " + candidate.id)
         report: Json = {
             "row_ids": [],
-            "loss_curve": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}],
+            # Floats throughout, as the trainer writes them.
+            "loss_curve": [{"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 1.0}],
             "validation": {"rows": 3, "loss_before": 2.0, "loss_after": 1.0, "too_long": 0},
             "rows": {"used": len(rows), "too_long": 0, "not_drawn": 0},
             "steps": 2,

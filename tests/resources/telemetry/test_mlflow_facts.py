@@ -95,6 +95,12 @@ def test_the_loss_curve_keeps_its_steps_and_runs_from_begin_to_end(tmp_path: Pat
     ]
 
 
+def test_the_steps_of_a_real_trainer_are_floats_and_told_as_whole_numbers(tmp_path: Path) -> None:
+    curve = [{"step": 1.0, "loss": 2.0}, {"step": 2.0, "loss": 1.0}]
+    steps = [point.step for point in curve_of(phase(), ended(artifact(tmp_path, ADAPTER, {"loss_curve": curve})))]
+    assert steps == [1, 2] and {type(step) for step in steps} == {int}
+
+
 def test_a_number_that_is_none_is_left_out(tmp_path: Path) -> None:
     assert metrics_of(ended(artifact(tmp_path, BASE, {"n": math.nan, "errors": math.inf, "ok": True, "rows": 3}))) == {
         "rows": 3.0

@@ -102,7 +102,8 @@ def scores_by_variant(ended: Ended) -> dict[str, float]:
 def curve_of(phase: Phase, ended: Ended) -> list[Point]:
     """The loss after every logged optimizer step; the times between begin and end are not known, and shared out evenly."""
     points = [
-        (point["step"], name, float(value))
+        # The trainer reports every number of a step as a float; MLflow takes a whole number as step, and nothing else.
+        (int(point["step"]), name, float(value))
         for artifact in ended.artifacts
         if artifact.asset == ADAPTER
         for point in artifact.summary.get("loss_curve", ())
