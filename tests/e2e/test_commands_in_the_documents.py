@@ -53,6 +53,8 @@ WHOLE_BLOCKS_ELSEWHERE = {
 }
 # `doctor` finds fault with a machine that lacks something, and says so with its exit code.
 MAY_SAY_NO = "flywheel doctor"
+# Pages show these as alternatives: what serves has to be taken back before it is rejected, and to be there to be taken back.
+BEFORE = {"flywheel reject": "rollback", "flywheel rollback": "approve"}
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,21 @@ def test_nothing_is_accounted_for_that_no_page_shows() -> None:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
-    with OpenAIDouble() as endpoint:
+    answers: dict[str, Any] = {}
+    with OpenAIDouble(answer=lambda body: answers[body["messages"][-1]["content"]]) as endpoint:
 
         def one_candidate(content: dict[str, Any]) -> None:
-            content["candidates"] = [{"id": "hosted-small", "model": endpoint.url, "engine": "openai", "trainable": False}]
+            small = {"id": "hosted-small", "model": endpoint.url, "engine": "openai", "trainable": False}
+            # So wide a margin that the few rows of a test settle it: there is something to approve.
+            content |= {"candidates": [small], "decision": {"gates": [{"metric": "function_name", "margin": 0.25}]}}
 
         clone = Clone.make(tmp_path_factory.mktemp("documents") / "clone", one_candidate)
         for name in ("constraints.txt", "pyproject.toml"):
             shutil.copyfile(REPOSITORY / name, clone.root / name)
-        write_ticket_records(clone.root / "my.jsonl", 70, workload="my-workload")
-        write_ticket_records(clone.root / "calls.jsonl", 70, workload="checkout-router", seed=8)
+        for name, workload, seed in (("my.jsonl", "my-workload", 7), ("calls.jsonl", "checkout-router", 8)):
+            path = write_ticket_records(clone.root / name, 150, workload=workload, seed=seed)
+            for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+                answers[record["request"]["messages"][-1]["content"]] = record["response"]["choices"][0]["message"]
         (clone.root / "functions.json.gz").write_bytes(_hermes_rows())
         # Pages are read in any order; each of them speaks of workloads that are there.
         clone.flywheel("ingest", "my.jsonl")
@@ -124,6 +131,9 @@ def _hermes_rows() -> bytes:
 
 @pytest.mark.parametrize("command", TO_RUN, ids=str)
 def test_a_command_of_the_documents_does_what_it_says(command: Command, stage: Clone) -> None:
+    for shown, first in BEFORE.items():
+        if command.line.startswith(shown):
+            stage.flywheel(first, "my-workload", "--why", "so that the next command has something to do", ok=False)
     line = command.line.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     line = re.sub(r"^flywheel\b", f"{sys.executable} -m flywheel_assets.cli", line)
     # The environment of the tests holds every extra; that pip finds each of them is what is looked at.
