@@ -132,8 +132,8 @@ class Observer(Protocol):
 class ObserverSpec:
     """An observer by name, made in the background when it is first needed: its imports cost seconds.
 
-    Making it is work on this machine and has a time of its own (`lane.MAKING_S`); it must not use the network. `imports` are
-    the modules that cost seconds: `flywheel run` imports them once for all of its workers.
+    Making it is work on this machine and has a time of its own (`watch.MAKING_S`); it must not use the network. `imports`
+    are the modules that cost seconds: `flywheel run` imports them once for all of its workers.
     """
 
     name: str
