@@ -43,6 +43,7 @@ BENCHES: dict[str, Callable[[], Iterable[Line]]] = {
     "sensor_backlog_max_tick_s": lambda: [sensors.bench_backlog()],
     "nemo_parallel_ratio": lambda: [nemo.bench_parallel_ratio()],
     "telemetry_share": lambda: [telemetry.bench_share()],
+    "telemetry_trouble_ratio": lambda: [telemetry.bench_trouble()],
     "noop_run_s": demo.bench_noop_run,
     "demo_one_candidate_wall_s": demo.bench_one_candidate,
     "demo_wall_s": demo.bench_demo,

@@ -66,7 +66,7 @@ class FaultyProxy:
         headers = {k: v for k, v in handler.headers.items() if k.lower() in ("content-type", "accept")}
         try:
             got = self._client.request(request.method, self.upstream + request.target, content=request.body, headers=headers)
-        except httpx.HTTPError:
+        except (httpx.HTTPError, RuntimeError):  # The latter where this proxy has been closed in the meantime.
             return 503, b'{"error": {"type": "proxy", "reason": "upstream is away"}, "status": 503}', "application/json"
         return got.status_code, got.content, got.headers.get("content-type", "application/json")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,7 +71,10 @@ class Lane:
     def finish(self, ended: Ended, wait_s: float) -> Lost | None:
         """Tell the end, and wait at most `wait_s` seconds until everything is told; what was lost."""
         self.put(ended)
-        if not self._done.wait(wait_s):
+        began = time.monotonic()
+        if self._done.wait(wait_s):
+            self._breaker.waited(self.name, time.monotonic() - began, ended.at - self._phase.started)
+        else:
             waiting = self._messages.qsize() + 1
             self._lose(f"it took longer than {wait_s:g} s", waiting)
             self._breaker.trip(self.name, self._why)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from flywheel_assets.resources.telemetry import (
     PhaseStatus,
     Reading,
     Telemetry,
+    breaker,
     watch,
 )
 from flywheel_assets.resources.telemetry.lane import QUEUE_LENGTH, Lost
@@ -117,6 +119,41 @@ def test_a_hanging_observer_is_waited_for_once_and_then_left_alone(tmp_path: Pat
     second = telemetry(tmp_path, hanging).begin(PHASE).end(PhaseStatus.FINISHED)
     assert (second.lost[0].messages, time.monotonic() - began < 0.1) == (2, True)
     released.set()
+
+
+def lagging(seconds: float) -> Listener:
+    def lag(message: str) -> None:
+        if message.startswith("end"):
+            time.sleep(seconds)
+
+    return Listener(lag)
+
+
+def test_a_service_that_answers_but_costs_too_much_time_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "FREE_S", 0.1)
+    monkeypatch.setattr(breaker, "ALLOWED_S", 0.5)
+    short = replace(PHASE, started=time.time())
+    ends = [telemetry(tmp_path, lagging(0.3)).begin(short).end(PhaseStatus.FINISHED) for _ in "12345"]
+    assert [bool(end.lost) for end in ends] == [False, False, False, True, True]
+    assert ends[3].lost[0].why == "work waited 0.9 s for it within 5 minutes"
+
+
+def test_long_work_may_wait_longer_and_old_waiting_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "FREE_S", 0.0)
+    monkeypatch.setattr(breaker, "ALLOWED_S", 0.5)
+    # Two hours of training: 0.3 s are nothing.
+    hours = replace(PHASE, started=time.time() - 7200)
+    long = [telemetry(tmp_path, lagging(0.3)).begin(hours).end(PhaseStatus.FINISHED) for _ in "123"]
+    assert [end.lost for end in long] == [(), (), ()]
+    short = replace(PHASE, started=time.time())
+    assert telemetry(tmp_path, lagging(0.3)).begin(short).end(PhaseStatus.FINISHED).lost == ()
+    now = time.time
+    monkeypatch.setattr(breaker.time, "time", lambda: now() + breaker.OPEN_S + 1)
+    later = replace(PHASE, started=time.time())
+    ends = [telemetry(tmp_path, lagging(0.3)).begin(later).end(PhaseStatus.FINISHED) for _ in "12"]
+    assert [end.lost for end in ends] == [(), ()]
 
 
 def test_a_service_that_was_left_alone_is_tried_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
