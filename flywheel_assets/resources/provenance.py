@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from flywheel_assets.core.graph import ADAPTER, EVALS, EVERYTHING, Partition
+from flywheel_assets.core.graph import ADAPTER, EVALS, EVERYTHING, PREFIX, Partition
 from flywheel_assets.core.rows import Variant
 from flywheel_assets.resources.artifacts import Artifact, ArtifactStore
 
@@ -31,13 +31,22 @@ def adapter_of(artifacts: ArtifactStore, decision: Artifact) -> Artifact | None:
 
     None where nobody won, where the winner runs without one, or where the adapter is gone.
     """
-    candidate, variant = decision.summary["candidate"], decision.summary["variant"]
-    if variant != Variant.CUSTOMIZED:
+    return _examined_with(artifacts, decision, Variant.CUSTOMIZED, ADAPTER)
+
+
+def prefix_of(artifacts: ArtifactStore, decision: Artifact) -> Artifact | None:
+    """The prefix that a decision's winner was examined with; None as for `adapter_of`."""
+    return _examined_with(artifacts, decision, Variant.PREFIXED, PREFIX)
+
+
+def _examined_with(artifacts: ArtifactStore, decision: Artifact, variant: Variant, asset: str) -> Artifact | None:
+    candidate = decision.summary["candidate"]
+    if decision.summary["variant"] != variant:
         return None
     evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
     winner = next(arm for arm in evidence["arms"] if (arm["candidate"], arm["variant"]) == (candidate, variant))
     partition = Partition(decision.partition.workload, candidate)
-    return ancestor(artifacts, artifacts.version(EVALS[Variant.CUSTOMIZED], partition, winner["version"]), ADAPTER)
+    return ancestor(artifacts, artifacts.version(EVALS[variant], partition, winner["version"]), asset)
 
 
 def _version_of(

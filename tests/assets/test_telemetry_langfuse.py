@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import time
@@ -15,10 +16,12 @@ from dagster import DagsterInstance
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.cli_promote import act
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.rows import Variant
 from tests.assets.conftest import Bench
+from tests.fake_platform import talkative
 from tests.fakes import OpenAIDouble
 from tests.judges import fair
 from tests.langfuse_phases import patient
@@ -195,6 +198,34 @@ def test_a_failed_and_a_cancelled_phase_end_as_such(told: Bench, langfuse: Langf
         told.turn()
     adapters = [trace for trace in roots(langfuse).values() if trace["name"] == graph.ADAPTER]
     assert sorted(json.loads(trace["output"])["status"] for trace in adapters) == ["FAILED", "KILLED"]
+
+
+def happened(server: LangfuseServer) -> list[tuple[str, Json]]:
+    """The events of the catalog's traces, oldest first, with what they say."""
+    of = {trace["traceId"] for trace in roots(server).values() if trace["name"] == graph.CATALOG}
+    events = [row for row in server.observations.values() if row["traceId"] in of and row["type"] == "EVENT"]
+    events.sort(key=lambda row: row["startTime"])
+    return [(row["name"], json.loads(row["output"])) for row in events if row["name"] != "begun"]
+
+
+def test_what_a_person_does_with_a_decision_is_an_event_without_the_name(told: Bench, langfuse: LangfuseServer) -> None:
+    told.platform.answers = talkative
+    told.content["split"] = {"eval_size": 100, "min_total_records": 50}
+    told.content["decision"] = {"gates": [{"metric": "function_name", "margin": 0.2}]}
+    told.ingest(300)
+    assert told.turn().ok
+    (first,) = happened(langfuse)
+    assert first[0] == "decided: tickets" and first[1]["serves_now"] == "the teacher"
+    langfuse.bodies.clear()
+    for action in ("approve", "rollback"):
+        act(told.instance, told.flywheel.settings, action, "tickets", who="Ada Lovelace", why="it was a full moon")
+    names, said = zip(*happened(langfuse), strict=True)
+    assert names[1:] == ("approve: tickets", "rollback: tickets")
+    assert (said[1]["serves_now"]["candidate"], said[2]["serves_now"]) == ("small", "the teacher")
+    decision = told.flywheel.artifacts.require(graph.DECISION, Partition("tickets"))
+    assert said[1]["decision"] == f"decision/tickets/{decision.version}"
+    sent = b"".join(gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body for body in langfuse.bodies)
+    assert sent and b"Lovelace" not in sent and b"full moon" not in sent
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.cli_promote import act
 from flywheel_assets.core import graph
+from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.graph import ADAPTER, DECISION, Partition
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.rows import Answer, EvalRow, Json, Variant
 from flywheel_assets.resources.telemetry import Phase, PhaseKind, PhaseStatus, telemetry_of
 from flywheel_assets.resources.telemetry.mlflow import journal
 from flywheel_assets.runner import RunReport
@@ -161,6 +162,32 @@ def test_aliases_follow_decision_approval_and_rollback(told: tuple[Bench, RunRep
     assert bench.flywheel.artifacts.require(DECISION, Partition("tickets")).summary["verdict"] == "promote"
     assert aliases() == {"challenger": version.version}
     assert len(client.search_model_versions(f"name = '{MODEL}'")) == 1
+
+
+def test_another_prefix_is_another_version_that_names_it(server: str, bench: Bench) -> None:
+    promising(bench, server)
+    bench.content["telemetry"]["mlflow"] |= {"experiment": "prefixed/{workload}", "registered_model": "prefixed-{workload}"}
+    bench.content["candidates"] = [{"id": "small", "model": "small.gguf", "trainable": False}]
+    wrong: list[str] = []
+
+    def prefixed_is_right(_: str, variant: Variant, row: EvalRow) -> Answer:
+        return row.reference if variant is Variant.PREFIXED and row.row_id not in wrong else Answer("Python")
+
+    bench.platform.answers = prefixed_is_right
+    bench.ingest(300)
+    assert bench.turn().ok
+    bench.content["prefix"] = {"shots": 3}
+    # With the same answers the first prefix would stay the one that was decided on.
+    base = bench.flywheel.artifacts.require(graph.BASE, Partition("tickets"))
+    wrong.append(next(row.row_id for row in read_eval_rows(base.path) if row.reference.tool_calls))
+    assert bench.turn().ok
+    client = client_of(server)
+    versions = client.search_model_versions("name = 'prefixed-tickets'")
+    prefixes = bench.flywheel.artifacts.history(graph.PREFIX, Partition("tickets", "small"))
+    assert len(prefixes) == 2
+    assert {one.tags["flywheel/prefix_version"] for one in versions} == {one.version for one in prefixes}
+    newest = client.get_model_version_by_alias("prefixed-tickets", "challenger")
+    assert newest.source == f"flywheel:/prefix/tickets/small/{prefixes[-1].version}"
 
 
 def test_an_interrupted_training_ends_as_killed(told: tuple[Bench, RunReport], server: str) -> None:

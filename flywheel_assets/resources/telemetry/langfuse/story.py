@@ -11,7 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from flywheel_assets.core import graph
+from flywheel_assets.core.catalog import CATALOG_FILE, act_in, latest_changes
+from flywheel_assets.core.promotion import TEACHER
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.sources.langfuse_api import OWN_ENVIRONMENT
@@ -105,6 +109,18 @@ def ended(
         wanted = ("verdict", "candidate", "variant", "needed_rows", "reasons")
         said = {name: decision.summary.get(name) for name in wanted}
         yield event_of(trace, f"decision: {said['verdict']}", end.at, said)
+    for catalog in _of(end.artifacts, graph.CATALOG):
+        yield from _changes(trace, catalog, end.at)
+
+
+def _changes(trace: Trace, catalog: Artifact, at: float) -> Iterator[Observation]:
+    """What became of the models that serve: what a person did, without his name and words, or what a decision changed."""
+    for change in latest_changes(orjson.loads((catalog.path / CATALOG_FILE).read_bytes())):
+        act, serving = act_in(change), change["to"].get("serving")
+        happened = "decided" if act is None else act["action"]
+        now = None if serving is None else {key: serving[key] for key in ("candidate", "variant", "adapter_version")}
+        about = {"workload": change["workload"], "change": change["change"], "decision": change["to"]["evidence"]}
+        yield event_of(trace, f"{happened}: {change['workload']}", at, {**about, "serves_now": now or TEACHER})
 
 
 def killed(phase: Phase, at: float) -> Observation:

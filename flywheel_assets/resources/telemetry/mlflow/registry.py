@@ -16,11 +16,12 @@ from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersionTag, RegisteredModelTag
 from mlflow.exceptions import MlflowException
 
-from flywheel_assets.core.graph import ADAPTER, Partition
+from flywheel_assets.core.graph import ADAPTER, DECISION, PREFIX, Partition
 from flywheel_assets.core.promotion import Action
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact, ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.credentials import without_credentials
+from flywheel_assets.resources.provenance import prefix_of
 from flywheel_assets.resources.telemetry.mlflow.address import Address
 from flywheel_assets.resources.telemetry.mlflow.facts import sha256_of
 from flywheel_assets.resources.telemetry.mlflow.stores import Store, already_exists, is_missing
@@ -35,16 +36,20 @@ _VERSIONS = 500
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model that may serve a workload, as the catalog names it; without adapter it is the candidate as it is."""
+    """A model that may serve a workload, as the catalog names it; without adapter it is the candidate as it is.
+
+    `decision` is the version of the decision that chose it, None for one that was only trained.
+    """
 
     candidate: str
     variant: str
     adapter_version: str | None
+    decision: str | None = None
 
     @classmethod
-    def of(cls, value: Mapping[str, Any]) -> Model:
+    def of(cls, value: Mapping[str, Any], decision: str) -> Model:
         """From an entry of the catalog, or from its `serving`."""
-        return cls(value["candidate"], value["variant"], value["adapter_version"])
+        return cls(value["candidate"], value["variant"], value["adapter_version"], decision)
 
 
 class Registry:
@@ -66,7 +71,7 @@ class Registry:
             present = self._aliases(workload)
             for alias, model in wanted.items():
                 if model is not None:
-                    version = self._version(workload, model, self._adapter(workload, model), None)
+                    version = self._version(workload, model, self._made_for(workload, model), None)
                     if present.get(alias) != version:
                         self._store.set_registered_model_alias(self.name_of(workload), alias, version)
                 elif alias in present:
@@ -76,17 +81,17 @@ class Registry:
         """The registered model of a workload."""
         return self._pattern.format(workload=workload)
 
-    def _version(self, workload: str, model: Model, adapter: Artifact | None, run: str | None) -> str:
+    def _version(self, workload: str, model: Model, made: Artifact | None, run: str | None) -> str:
         name = self.name_of(workload)
-        source = self._source(workload, model, adapter)
-        identity = f"{model.variant}:{model.candidate}:{model.adapter_version or source}"
+        source = self._source(workload, model, made)
+        identity = f"{model.variant}:{model.candidate}:{model.adapter_version or (made.version if made else source)}"
         self._locks.mkdir(parents=True, exist_ok=True)
         with FileLock(self._locks / "registry.lock", timeout=_LOCK_S):
             self._make_model(name, workload)
             known = self._store.search_model_versions(f"name = '{name}'", max_results=_VERSIONS)
             found = next((one for one in known if one.tags.get(_MODEL) == identity), None)
             if found is None:
-                tags = {_MODEL: identity, **self._facts(model, adapter)}
+                tags = {_MODEL: identity, **_facts(model, made)}
                 labels = [ModelVersionTag(key, value) for key, value in tags.items() if value]
                 about = f"{model.candidate} ({model.variant}) for workload {workload}; see its tags for where it lies."
                 found = self._store.create_model_version(name, source, run, labels, description=about)
@@ -116,54 +121,55 @@ class Registry:
         pairs = found.items() if isinstance(found, Mapping) else ((one.alias, one.version) for one in found)
         return {alias: str(version) for alias, version in pairs}
 
-    def _adapter(self, workload: str, model: Model) -> Artifact | None:
-        if model.adapter_version is None:
-            return None
+    def _made_for(self, workload: str, model: Model) -> Artifact | None:
+        """What was made so that the candidate becomes this model: its adapter or its prefix; None for a base model."""
+        artifacts = ArtifactStore(self._settings.home / "artifacts")
         try:
-            partition = Partition(workload, model.candidate)
-            return ArtifactStore(self._settings.home / "artifacts").version(ADAPTER, partition, model.adapter_version)
+            if model.adapter_version is not None:
+                return artifacts.version(ADAPTER, Partition(workload, model.candidate), model.adapter_version)
+            if model.variant == Variant.PREFIXED and model.decision is not None:
+                return prefix_of(artifacts, artifacts.version(DECISION, Partition(workload), model.decision))
         except ArtifactMissing:
             # Approved long ago, and gone from this machine since: what is registered still names it.
             return None
+        return None
 
-    def _source(self, workload: str, model: Model, adapter: Artifact | None) -> str:
+    def _source(self, workload: str, model: Model, made: Artifact | None) -> str:
         """A reference to the model, never a copy. A server takes no local path: there it is a name that only we resolve."""
-        if adapter is not None and not self._address.is_server:
-            return adapter.path.resolve().as_uri()
+        if made is not None and not self._address.is_server:
+            return made.path.resolve().as_uri()
+        if made is not None:
+            return f"flywheel:/{made.asset}/{workload}/{model.candidate}/{made.version}"
         if model.adapter_version is not None:
             return f"flywheel:/{ADAPTER}/{workload}/{model.candidate}/{model.adapter_version}"
         known = {candidate.id: candidate.model for candidate in self._settings.candidates}
         named = without_credentials(known.get(model.candidate) or model.candidate)
         return f"flywheel:/candidate/{model.candidate}/{quote(named, safe='')}"
 
-    def _facts(self, model: Model, adapter: Artifact | None) -> dict[str, str]:
-        facts = {
-            "flywheel/candidate": model.candidate,
-            "flywheel/variant": model.variant,
-            "flywheel/adapter_version": model.adapter_version or "",
-        }
-        if adapter is None:
-            return facts
-        weights = str(adapter.summary.get("weights_sha256") or "")
-        return {
-            **facts,
-            "flywheel/artifact": str(adapter.path),
-            "flywheel/sha256": sha256_of(adapter),
-            "flywheel/weights_sha256": weights,
-        }
+
+def _facts(model: Model, made: Artifact | None) -> dict[str, str]:
+    facts = {"flywheel/candidate": model.candidate, "flywheel/variant": model.variant}
+    if model.adapter_version is not None:
+        facts["flywheel/adapter_version"] = model.adapter_version
+    if made is None:
+        return facts
+    facts |= {"flywheel/artifact": str(made.path), "flywheel/sha256": sha256_of(made)}
+    if made.asset == PREFIX:
+        return {**facts, "flywheel/prefix_version": made.version}
+    return {**facts, "flywheel/weights_sha256": str(made.summary.get("weights_sha256") or "")}
 
 
 def _champion(entry: Json) -> Model | None:
     served = entry.get("serving")
-    return None if served is None else Model.of(served)
+    return None if served is None else Model.of(served, served["decision"])
 
 
 def _challenger(entry: Json) -> Model | None:
     """The winner of the current decision while no person has approved or rejected it."""
     if entry["verdict"] != "promote" or entry["candidate"] is None or entry["approved"]:
         return None
-    last = entry.get("last_act")
+    last, decision = entry.get("last_act"), entry["evidence"].rpartition("/")[2]
     refused = last is not None and last["action"] in (Action.REJECT, Action.ROLLBACK)
-    if last is not None and refused and last["decision"] == entry["evidence"].rpartition("/")[2]:
+    if last is not None and refused and last["decision"] == decision:
         return None
-    return Model.of(entry)
+    return Model.of(entry, decision)
