@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from rich.console import Console
 from rich.control import Control
 from rich.segment import ControlType
 
+from flywheel_assets.cli_errors import UserError, expected_errors, said
 from flywheel_assets.core.formats import AUTO, BUILT_IN
-from flywheel_assets.settings import Settings, SettingsError, load_settings
+from flywheel_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -39,10 +39,6 @@ out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, soft_wrap=True, width=_WIDTH)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
-
-
-class UserError(Exception):
-    """Something a person must mend; the message says what and how. Exit code 2."""
 
 
 # Click leaves lines alone in a paragraph that begins with a backspace.
@@ -353,53 +349,6 @@ def _print_json(content: object) -> None:
     sys.stdout.write(json.dumps(content, default=str, allow_nan=False) + "\n")
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is the whole story: shown without a traceback."""
-    from flywheel_assets.core.promotion import PromotionRefused
-    from flywheel_assets.demo.fetch import DemoError
-    from flywheel_assets.resources.artifacts import AlreadyBeingMade, ArtifactMissing
-    from flywheel_assets.resources.ingest import IngestError
-    from flywheel_assets.resources.judge.choice import JudgeError
-    from flywheel_assets.resources.leases import LeaseError
-    from flywheel_assets.resources.postgres.url import PostgresError
-    from flywheel_assets.resources.prediction_cache import CacheError
-    from flywheel_assets.resources.serving import ServingError
-    from flywheel_assets.resources.sources import SourceError
-    from flywheel_assets.resources.trace_stores import TraceStoreError
-
-    return (
-        SettingsError,
-        UserError,
-        AlreadyBeingMade,
-        ArtifactMissing,
-        CacheError,
-        DemoError,
-        IngestError,
-        JudgeError,
-        LeaseError,
-        PostgresError,
-        PromotionRefused,
-        ServingError,
-        SourceError,
-        TraceStoreError,
-        OSError,
-        sqlite3.Error,
-    )
-
-
-def _message(error: Exception) -> str:
-    """What an expected error says. Those of the system know what failed and where, but not what now."""
-    if isinstance(error, OSError):
-        named = [str(name) for name in (error.filename, error.filename2) if name is not None]
-        where = f": {' -> '.join(named)}" if named else ""
-        return (
-            f"{error.strerror or error}{where}. Check that the path is right and may be written, and that the disk has room."
-        )
-    if isinstance(error, sqlite3.Error):
-        return f"SQLite: {error}. Check that FLYWHEEL_HOME may be written, its files are whole and the disk has room."
-    return str(error)
-
-
 def main() -> None:
     """The entry point: expected errors become one message on stderr and exit code 2."""
     try:
@@ -408,9 +357,9 @@ def main() -> None:
         err.print("interrupted")
         sys.exit(130)
     except Exception as error:
-        if not isinstance(error, _expected_errors()):
+        if not isinstance(error, expected_errors()):
             raise
-        err.print(f"flywheel: {_message(error)}", style="red", markup=False)
+        err.print(f"flywheel: {said(error)}", style="red", markup=False)
         sys.exit(2)
 
 

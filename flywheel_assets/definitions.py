@@ -15,6 +15,7 @@ from flywheel_assets.assets.datasets import dataset_assets
 from flywheel_assets.assets.decision import decision_assets
 from flywheel_assets.assets.distribution import distribution_assets
 from flywheel_assets.assets.evaluation import evaluation_assets
+from flywheel_assets.assets.profile import profile_assets
 from flywheel_assets.assets.publication import publication_assets
 from flywheel_assets.assets.training import training_assets
 from flywheel_assets.jobs import flywheel_jobs
@@ -45,6 +46,7 @@ def build_defs(
         assets=[
             *capture_assets(settings),
             *dataset_assets(settings),
+            *profile_assets(settings),
             *context_assets(settings),
             *training_assets(settings),
             *evaluation_assets(settings),

@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.cli_errors import UserError
 from flywheel_assets.core.batches import Batch
 from flywheel_assets.definitions import build_defs
 from flywheel_assets.partitions import partition_key
@@ -38,6 +40,8 @@ from flywheel_assets.settings import load_settings
 _STOP_GRACE_S = 15.0
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
+# The kernel's limit of a socket's path is 108 bytes; the fork server's is this much below the folder for temporary files.
+_LONGEST_TMPDIR = 108 - len("/pymp-12345678/listener-12345678\0")
 
 
 class ForkedWorkers:
@@ -47,6 +51,12 @@ class ForkedWorkers:
         self._settings_file = settings_file
         self._progress_on_stderr = progress_on_stderr
         self._running: dict[ForkServerProcess, Batch] = {}
+        folder = tempfile.gettempdir()
+        if len(os.fsencode(folder)) > _LONGEST_TMPDIR:
+            raise UserError(
+                f"the folder for temporary files, {folder}, has too long a name for a socket in it: it may have "
+                f"{_LONGEST_TMPDIR} bytes. Set TMPDIR to a shorter one, such as TMPDIR=/tmp, and start again."
+            )
         os.environ[RUNNER_PID] = str(os.getpid())
         os.environ[IMPORTED_ONCE] = " ".join(imports)
         FORK_SERVER.set_forkserver_preload(["flywheel_assets.fork_server"])

@@ -47,7 +47,10 @@ def print_workload(slug: str, workload: Json, out: Console, *, problems: bool = 
             p50 = variant["latency_ms"]["p50"]
             scores = [_score(variant["scores"].get(metric)) for metric in metrics]
             table.add_row(candidate, name, state, *scores, "-" if p50 is None else f"{p50:.0f}")
-    out.print(table)
+    if workload["cells"]:
+        out.print(table)
+    else:
+        out.print(f"{table.title}\n  no candidate is examined on it: name some under `candidates` of flywheel.yaml")
     causes = grouped((problem["reason"], _place(problem)) for problem in workload["problems"])
     for candidate, variants in workload["cells"].items():
         for name, variant in variants.items():

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.cli import UserError, plan_command
+from flywheel_assets.cli import plan_command
+from flywheel_assets.cli_errors import UserError
 from flywheel_assets.core.formats import BUILT_IN
 from tests.core.formats.rows import XLAM
 from tests.e2e.clone import Clone
@@ -164,6 +165,14 @@ def test_an_unknown_workload_lists_the_known_ones(clone: Clone, tmp_path: Path) 
         assert result.returncode == 2
         assert "unknown workload 'tikets'" in result.stderr
         assert "tickets" in result.stderr
+
+
+def test_a_workload_without_candidates_says_so_instead_of_an_empty_table(clone: Clone, tmp_path: Path) -> None:
+    clone.edit(lambda content: content.update(candidates=[]))
+    clone.flywheel("ingest", str(write_ticket_records(tmp_path / "r.jsonl", 3, workload="tickets")))
+    shown = clone.flywheel("status").stdout
+    assert "no candidate is examined on it: name some under `candidates` of flywheel.yaml" in shown
+    assert "variant" not in shown
 
 
 def test_nothing_is_approved_before_it_is_decided_nor_without_a_reason(clone: Clone, tmp_path: Path) -> None:

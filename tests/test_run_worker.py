@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import psutil
 import pytest
 from dagster import DagsterRunStatus
 
+from flywheel_assets.cli_errors import UserError
+from flywheel_assets.run_worker import ForkedWorkers
 from tests.e2e.clone import Clone
 from tests.e2e.own_traffic import write_ticket_records
 from tests.fakes import Fault, OpenAIDouble
@@ -50,6 +53,17 @@ def test_a_runner_killed_while_the_fork_server_starts_leaves_no_process(seconds:
     while (left := _marked(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, [process.cmdline() for process in left]
+
+
+def test_a_folder_for_temporary_files_too_long_for_sockets_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = "/" + "x" * 74
+    monkeypatch.setattr(tempfile, "tempdir", longest)
+    ForkedWorkers(None)
+    monkeypatch.setattr(tempfile, "tempdir", longest + "x")
+    with pytest.raises(UserError, match="TMPDIR=/tmp"):
+        ForkedWorkers(None)
 
 
 def test_what_runs_need_besides_is_imported_once_for_all_of_them() -> None:

@@ -10,10 +10,10 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets import columns
-from flywheel_assets.assets.datasets import PROFILE_FILE
 from flywheel_assets.assets.evaluation_page import PREDICTIONS_FILE, REPORT_FILE
 from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, drawing, picture
 from flywheel_assets.assets.previews import report_text
+from flywheel_assets.assets.profile import PROFILE_FILE
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import graph

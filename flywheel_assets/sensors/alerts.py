@@ -12,8 +12,8 @@ from typing import Any
 
 import dagster as dg
 
-from flywheel_assets.assets.datasets import SINCE_DECISION
 from flywheel_assets.assets.keys import ALL_KEYS
+from flywheel_assets.assets.profile import SINCE_DECISION
 from flywheel_assets.core import graph
 from flywheel_assets.core.alerts import Alert, Standing, decision_changed, drifted, run_failed
 from flywheel_assets.core.decisions import Verdict
