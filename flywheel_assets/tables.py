@@ -50,7 +50,7 @@ def print_workload(slug: str, workload: Json, out: Console, *, problems: bool = 
     if workload["cells"]:
         out.print(table)
     else:
-        out.print(f"{table.title}\n  no candidate is examined on it: name some under `candidates` of flywheel.yaml")
+        out.print(f"{table.title}\n  no candidate is for it: look at `workloads` of the candidates in flywheel.yaml")
     causes = grouped((problem["reason"], _place(problem)) for problem in workload["problems"])
     for candidate, variants in workload["cells"].items():
         for name, variant in variants.items():

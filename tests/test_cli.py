@@ -168,10 +168,10 @@ def test_an_unknown_workload_lists_the_known_ones(clone: Clone, tmp_path: Path) 
 
 
 def test_a_workload_without_candidates_says_so_instead_of_an_empty_table(clone: Clone, tmp_path: Path) -> None:
-    clone.edit(lambda content: content.update(candidates=[]))
+    clone.edit(lambda content: [candidate.update(workloads=[]) for candidate in content["candidates"]])
     clone.flywheel("ingest", str(write_ticket_records(tmp_path / "r.jsonl", 3, workload="tickets")))
     shown = clone.flywheel("status").stdout
-    assert "no candidate is examined on it: name some under `candidates` of flywheel.yaml" in shown
+    assert "no candidate is for it: look at `workloads` of the candidates in flywheel.yaml" in shown
     assert "variant" not in shown
 
 
