@@ -8,19 +8,16 @@ trusts no process to clean up after itself.
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flywheel_assets.resources.claims import ClaimFile, is_dead
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 
 _POLL_S = 0.5
-_HEARTBEAT_S = 15.0
-# Only counts for a process of another host, which cannot be looked at: eight heartbeats missed.
-STALE_AFTER_S = 120.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -51,21 +48,15 @@ class Lease:
     heartbeat: float
 
     def is_dead(self, now: float) -> bool:
-        """Whether nobody is behind it any more: proved on its own host, presumed from its silence on another.
-
-        A live process of this host keeps its lease however long it was silent (a laptop asleep, a stopped process): it still
-        has its model loaded.
-        """
-        if self.process.host == this_process().host:
-            return self.process.is_dead()
-        return now - self.heartbeat > STALE_AFTER_S
+        """Whether nobody is behind it any more, as `claims.is_dead` says."""
+        return is_dead(self.process, self.heartbeat, now)
 
 
 class LeaseTable:
     """The leases of one flywheel home, in a SQLite file that any process may open."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = ClaimFile(path, [_SCHEMA])
 
     @contextmanager
     def acquire(
@@ -91,31 +82,27 @@ class LeaseTable:
                 "Raise it in flywheel.yaml, or lower the candidate's `gpus`."
             )
         lease = self._ask(pool, weight, owner)
-        stopped = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(lease, stopped), name=f"lease {lease}", daemon=True)
         try:
-            heart.start()
-            self._await_turn(lease, pool, weight, budget, announce)
-            yield
+            with self._file.beating("leases", lease):
+                self._await_turn(lease, pool, weight, budget, announce)
+                yield
         finally:
-            stopped.set()
-            heart.join()
-            with self._transaction() as db:
+            with self._file.transaction() as db:
                 db.execute("DELETE FROM leases WHERE id = ?", (lease,))
 
     def leases(self, pool: str | None = None) -> list[Lease]:
         """Every lease, held or waiting, in the order of asking."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             found = _all(db)
         return [lease for lease in found if pool is None or lease.pool == pool]
 
     def release_dead(self) -> list[Lease]:
         """Free what dead processes held or waited for; returns it."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             return _free_dead(db)
 
     def _ask(self, pool: str, weight: int, owner: str) -> int:
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO leases (pool, weight, owner, process, heartbeat) VALUES (?, ?, ?, ?, ?)",
                 (pool, weight, owner, str(this_process()), time.time()),
@@ -126,7 +113,7 @@ class LeaseTable:
     def _await_turn(self, lease: int, pool: str, weight: int, budget: int, announce: Callable[[str], None] | None) -> None:
         told = False
         while True:
-            with self._transaction() as db:
+            with self._file.transaction() as db:
                 _free_dead(db)
                 others = [other for other in _all(db) if other.pool == pool and other.id != lease]
                 used = sum(other.weight for other in others if other.held)
@@ -140,24 +127,6 @@ class LeaseTable:
                 announce(f"waiting for {weight} of '{pool}': {used} of {budget} in use or asked for earlier by {whom}")
                 told = True
             time.sleep(_POLL_S)
-
-    def _beat(self, lease: int, stopped: threading.Event) -> None:
-        while not stopped.wait(_HEARTBEAT_S):
-            with self._transaction() as db:
-                db.execute("UPDATE leases SET heartbeat = ? WHERE id = ?", (time.time(), lease))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=60.0, isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.execute(_SCHEMA)
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
 
 
 def _all(db: sqlite3.Connection) -> list[Lease]:

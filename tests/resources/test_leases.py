@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flywheel_assets.resources import leases as leases_module
+from flywheel_assets.resources import claims, leases
 from flywheel_assets.resources.leases import LeaseError, LeaseTable
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 
@@ -25,12 +25,12 @@ with LeaseTable(Path(sys.argv[1])).acquire("gpu", weight=int(sys.argv[2]), budge
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LeaseTable:
-    monkeypatch.setattr(leases_module, "_POLL_S", 0.02)
+    monkeypatch.setattr(leases, "_POLL_S", 0.02)
     return LeaseTable(tmp_path / "home" / "leases.sqlite")
 
 
 def holder(table: LeaseTable, weight: int, owner: str, seconds: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", HOLDER, str(table._path), str(weight), owner, str(seconds)]
+    command = [sys.executable, "-c", HOLDER, str(table._file.path), str(weight), owner, str(seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
@@ -130,7 +130,7 @@ def test_the_janitor_frees_what_the_dead_held_and_says_what(table: LeaseTable) -
 def test_a_reused_process_id_does_not_keep_a_lease_alive(table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
     me = this_process()
     former = ProcessIdentity(me.host, me.pid, me.started - 1000)
-    with table._transaction() as db:
+    with table._file.transaction() as db:
         db.execute(
             "INSERT INTO leases (pool, weight, owner, process, held, heartbeat) VALUES ('gpu', 1, 'old', ?, 1, ?)",
             (str(former), time.time()),
@@ -138,9 +138,9 @@ def test_a_reused_process_id_does_not_keep_a_lease_alive(table: LeaseTable, monk
     assert [lease.owner for lease in table.release_dead()] == ["old"]
 
 
-@pytest.mark.parametrize(("silent_s", "freed"), [(10, False), (leases_module.STALE_AFTER_S + 1, True)])
+@pytest.mark.parametrize(("silent_s", "freed"), [(10, False), (claims.STALE_AFTER_S + 1, True)])
 def test_a_lease_of_another_host_lives_as_long_as_its_heart_beats(table: LeaseTable, silent_s: float, freed: bool) -> None:
-    with table._transaction() as db:
+    with table._file.transaction() as db:
         db.execute(
             "INSERT INTO leases (pool, weight, owner, process, held, heartbeat) VALUES ('gpu', 1, 'far', ?, 1, ?)",
             (str(ProcessIdentity("elsewhere", 1, 1.0)), time.time() - silent_s),
@@ -150,13 +150,13 @@ def test_a_lease_of_another_host_lives_as_long_as_its_heart_beats(table: LeaseTa
 
 def test_a_live_process_keeps_its_lease_however_long_it_slept(table: LeaseTable) -> None:
     with table.acquire("gpu", weight=1, budget=2, owner="asleep"):
-        with table._transaction() as db:
+        with table._file.transaction() as db:
             db.execute("UPDATE leases SET heartbeat = 0")
         assert table.release_dead() == []
 
 
 def test_a_held_lease_keeps_beating(table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases_module, "_HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(claims, "_HEARTBEAT_S", 0.02)
     with table.acquire("gpu", weight=1, budget=2, owner="run-1"):
         (before,) = table.leases()
         deadline = time.monotonic() + 30

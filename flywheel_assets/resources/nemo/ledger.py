@@ -8,27 +8,28 @@ Who let go last ends the thing, which is the caller's business: the ledger knows
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flywheel_assets.resources.leases import STALE_AFTER_S, LeaseError
+from flywheel_assets.resources.claims import ClaimFile, is_dead
+from flywheel_assets.resources.leases import LeaseError
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 
 _POLL_S = 0.5
-_HEARTBEAT_S = 15.0
-_SCHEMA = """
+_THINGS = """
 CREATE TABLE IF NOT EXISTS things (
     kind TEXT NOT NULL, name TEXT NOT NULL, remote TEXT NOT NULL DEFAULT '', idle_since REAL NOT NULL,
     PRIMARY KEY (kind, name)
-);
+)
+"""
+_HOLDS = """
 CREATE TABLE IF NOT EXISTS holds (
     id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, name TEXT NOT NULL, weight INTEGER NOT NULL,
     owner TEXT NOT NULL, process TEXT NOT NULL, held INTEGER NOT NULL, heartbeat REAL NOT NULL
-);
+)
 """
 
 
@@ -53,17 +54,12 @@ class _Hold:
     held: bool
     heartbeat: float
 
-    def is_dead(self, now: float) -> bool:
-        if self.process.host == this_process().host:
-            return self.process.is_dead()
-        return now - self.heartbeat > STALE_AFTER_S
-
 
 class Ledger:
     """The ledger of one flywheel home, in a SQLite file that any process may open."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = ClaimFile(path, [_THINGS, _HOLDS])
 
     @contextmanager
     def using(
@@ -86,33 +82,30 @@ class Ledger:
                 f"{name} needs {weight} GPUs, but the whole budget is {budget} (nemo.gpu_budget). "
                 "Raise it in flywheel.yaml, or lower `gpus` of the NIM."
             )
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO holds (kind, name, weight, owner, process, held, heartbeat) VALUES (?, ?, ?, ?, ?, 0, ?)",
                 (kind, name, weight, owner, str(this_process()), time.time()),
             )
             hold = cursor.lastrowid
         assert hold is not None
-        stopped = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(hold, stopped), name=f"hold of {name}", daemon=True)
         try:
-            heart.start()
-            self._await_turn(hold, kind, name, weight, budget, announce)
-            yield
+            with self._file.beating("holds", hold):
+                self._await_turn(hold, kind, name, weight, budget, announce)
+                yield
         finally:
-            stopped.set()
-            with self._transaction() as db:
+            with self._file.transaction() as db:
                 db.execute("DELETE FROM holds WHERE id = ?", (hold,))
                 db.execute("UPDATE things SET idle_since = ? WHERE kind = ? AND name = ?", (time.time(), kind, name))
 
     def holders(self, kind: str, name: str) -> list[str]:
         """Runs that hold a thing now, dead ones left out."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             return [hold.owner for hold in _living(db) if (hold.kind, hold.name) == (kind, name) and hold.held]
 
     def note(self, kind: str, name: str, remote: str = "") -> None:
         """Write down that a thing is about to be made here, or what its name there is."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "INSERT INTO things (kind, name, remote, idle_since) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (kind, name) DO UPDATE SET remote = excluded.remote",
@@ -121,7 +114,7 @@ class Ledger:
 
     def forget(self, kind: str, name: str) -> None:
         """A thing is gone."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("DELETE FROM things WHERE kind = ? AND name = ?", (kind, name))
 
     def thing(self, kind: str, name: str) -> Thing | None:
@@ -130,7 +123,7 @@ class Ledger:
 
     def things(self) -> list[Thing]:
         """Everything that was written down and not yet ended."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             return [
                 Thing(*row) for row in db.execute("SELECT kind, name, remote, idle_since FROM things ORDER BY kind, name")
             ]
@@ -138,7 +131,7 @@ class Ledger:
     def idle(self) -> list[tuple[Thing, float]]:
         """Things that no living run holds, each with the seconds since one did."""
         now = time.time()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             used = {(hold.kind, hold.name) for hold in _living(db)}
             rows = db.execute("SELECT kind, name, remote, idle_since FROM things ORDER BY kind, name").fetchall()
         return [(thing, now - thing.idle_since) for thing in (Thing(*row) for row in rows) if _key(thing) not in used]
@@ -148,7 +141,7 @@ class Ledger:
     ) -> None:
         told = False
         while True:
-            with self._transaction() as db:
+            with self._file.transaction() as db:
                 others = [other for other in _living(db) if other.id != hold]
                 granted = {(other.kind, other.name): other.weight for other in others if other.held}
                 ahead = [other for other in others if not other.held and other.id < hold and other.weight]
@@ -165,24 +158,6 @@ class Ledger:
                 told = True
             time.sleep(_POLL_S)
 
-    def _beat(self, hold: int, stopped: threading.Event) -> None:
-        while not stopped.wait(_HEARTBEAT_S):
-            with self._transaction() as db:
-                db.execute("UPDATE holds SET heartbeat = ? WHERE id = ?", (time.time(), hold))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=60.0, isolation_level=None)) as db:
-            db.executescript(_SCHEMA)
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
 
 def _key(thing: Thing) -> tuple[str, str]:
     return thing.kind, thing.name
@@ -196,7 +171,8 @@ def _living(db: sqlite3.Connection) -> list[_Hold]:
         for id_, kind, name, weight, owner, process, held, heartbeat in rows
     ]
     now = time.time()
-    for dead in (hold for hold in holds if hold.is_dead(now)):
+    gone = [hold for hold in holds if is_dead(hold.process, hold.heartbeat, now)]
+    for dead in gone:
         db.execute("DELETE FROM holds WHERE id = ?", (dead.id,))
         db.execute("UPDATE things SET idle_since = ? WHERE kind = ? AND name = ?", (dead.heartbeat, dead.kind, dead.name))
-    return [hold for hold in holds if not hold.is_dead(now)]
+    return [hold for hold in holds if hold not in gone]
