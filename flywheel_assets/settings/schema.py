@@ -71,7 +71,12 @@ class SplitSettings(Section):
 class EvaluationSettings(Section):
     """How eval rows are sent to a model. Decoding is greedy (temperature 0), and that is not a setting."""
 
-    concurrency: int = Field(4, ge=1, description="Requests in flight at once.")
+    concurrency: int = Field(
+        4,
+        ge=1,
+        description="Requests in flight at once. With more than 1 a model computes several in one batch, whose rounding lets "
+        "a few answers differ from one evaluation to the next; 1 makes those of a local model repeatable, and is slower.",
+    )
     timeout_s: float = Field(120, gt=0, description="Seconds one request may take.")
     max_retries: int = Field(
         4, ge=0, description="Further tries after 429, 5xx, time-outs and failed connections; nothing else."
