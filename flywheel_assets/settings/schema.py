@@ -74,8 +74,8 @@ class EvaluationSettings(Section):
     concurrency: int = Field(
         4,
         ge=1,
-        description="Requests in flight at once. With more than 1 a model computes several in one batch, whose rounding lets "
-        "a few answers differ from one evaluation to the next; 1 makes those of a local model repeatable, and is slower.",
+        description="Requests in flight at once. With more than 1 a model computes several in one batch, whose rounding "
+        "lets a few answers differ from one evaluation to the next; 1 makes a local model's repeatable, and is slower.",
     )
     timeout_s: float = Field(120, gt=0, description="Seconds one request may take.")
     max_retries: int = Field(
