@@ -12,7 +12,10 @@ from flywheel_assets.core.promotion import is_approved
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact, ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.promotions import PromotionLog
+from flywheel_assets.resources.provenance import adapter_of, prefix_of
 from flywheel_assets.settings import Candidate, Settings
+
+_MADE_FOR = {Variant.CUSTOMIZED: graph.ADAPTER, Variant.PREFIXED: graph.PREFIX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +38,43 @@ class Selection:
 def select(settings: Settings, artifacts: ArtifactStore, workload: str, candidate_id: str | None = None) -> Selection:
     """The decision's winner, or else the best evaluated model (of `candidate_id`, if given).
 
-    Where nothing won, a customized model goes before a base one: it is what there is to try out. ArtifactMissing if
-    nothing is evaluated.
+    A winner comes with the adapter or prefix it was examined with, whatever was made since. Where nothing won, a customized
+    model goes before a base one: it is what there is to try out. ArtifactMissing if nothing is evaluated, or if what the
+    winner was examined with is gone.
     """
     decision = artifacts.current(graph.DECISION, Partition(workload))
-    acts = PromotionLog(settings.home).acts(workload)
     verdict = decision.summary.get("verdict") if decision else None
-    winner = decision.summary if decision else {}
-    if winner.get("candidate") and candidate_id in (None, winner["candidate"]):
-        candidate, variant, promoted = (
-            winner["candidate"],
-            Variant(winner["variant"]),
-            decision is not None and is_approved(acts, decision.version),
+    winner = decision.summary.get("candidate") if decision else None
+    if decision is not None and winner and candidate_id in (None, winner):
+        variant = Variant(decision.summary["variant"])
+        promoted = is_approved(PromotionLog(settings.home).acts(workload), decision.version)
+        selected = Selection(settings.candidate(winner), variant, None, verdict, promoted)
+        return _with(selected, _examined_with(artifacts, decision, variant))
+    candidate, variant = _best(settings, artifacts, workload, candidate_id)
+    selected = Selection(settings.candidate(candidate), variant, None, verdict, promoted=False)
+    needed = _MADE_FOR.get(variant)
+    return _with(selected, None if needed is None else artifacts.require(needed, Partition(workload, candidate)))
+
+
+def _examined_with(artifacts: ArtifactStore, decision: Artifact, variant: Variant) -> Artifact | None:
+    if variant not in _MADE_FOR:
+        return None
+    found = adapter_of(artifacts, decision) or prefix_of(artifacts, decision)
+    if found is None:
+        workload = decision.partition.workload
+        raise ArtifactMissing(
+            f"the {_MADE_FOR[variant]} that the winner on '{workload}' was examined with is gone from this flywheel home. "
+            f"Make another one and decide on it: `flywheel run {workload}`."
         )
-    else:
-        candidate, variant = _best(settings, artifacts, workload, candidate_id)
-        promoted = False
-    adapter = _adapter(artifacts, workload, candidate) if variant is Variant.CUSTOMIZED else None
-    selected = Selection(settings.candidate(candidate), variant, adapter, verdict, promoted)
-    if variant is not Variant.PREFIXED:
+    return found
+
+
+def _with(selected: Selection, made: Artifact | None) -> Selection:
+    if made is None:
         return selected
-    folder = artifacts.require(graph.PREFIX, Partition(workload, candidate)).path
-    return replace(selected, prefix=tuple(read_prefix(folder)), prefix_file=folder / PREFIX_FILE)
+    if selected.variant is Variant.CUSTOMIZED:
+        return replace(selected, adapter_gguf=made.path / "adapter.gguf")
+    return replace(selected, prefix=tuple(read_prefix(made.path)), prefix_file=made.path / PREFIX_FILE)
 
 
 def _best(settings: Settings, artifacts: ArtifactStore, workload: str, candidate_id: str | None) -> tuple[str, Variant]:
@@ -80,7 +98,3 @@ def _headline(report: Artifact) -> float:
     scores = report.summary["scores"]
     found = (scores[metric]["value"] for metric in ("function_name_and_args", "f1") if metric in scores)
     return float(next(found, -1.0))
-
-
-def _adapter(artifacts: ArtifactStore, workload: str, candidate: str) -> Path:
-    return artifacts.require(graph.ADAPTER, Partition(workload, candidate)).path / "adapter.gguf"
