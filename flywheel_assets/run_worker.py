@@ -33,6 +33,7 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.nemo.sweep import sweep
 from flywheel_assets.resources.processes import FORK_SERVER_PID, IMPORTED_ONCE, RUNNER_PID, die_with_parent, this_process
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG, partition_tags
+from flywheel_assets.resources.telemetry.losses import is_old_news
 from flywheel_assets.runner import Choice, RunReport, Say, turn
 from flywheel_assets.settings import load_settings
 
@@ -151,13 +152,15 @@ class _ProgressHandler(logging.Handler):
         self._partition = str(batch.partition)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One line a message, with the partition and step it came from."""
+        """One line a message, with the partition and step it came from; what is no news to this terminal is left out."""
         meta = getattr(record, "dagster_meta", {})
         if meta.get("dagster_event") is not None:
             return
         where = f"{self._partition}: {meta.get('step_key') or ''}"
         style = "yellow" if record.levelno >= logging.WARNING else ""
         message = meta.get("orig_message") or record.getMessage()
+        if is_old_news(message):
+            return
         stamp = time.strftime("%H:%M:%S")
         self._out.print(f"[dim]{stamp}[/]  [dim]{escape(where)}[/]  {escape(message)}", style=style)
 

@@ -24,6 +24,7 @@ from flywheel_assets.resources.artifacts import Artifact, Draft, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import claim_run, flywheel_run_of
 from flywheel_assets.resources.telemetry import Phase, PhaseStatus, Told, Watch
+from flywheel_assets.resources.telemetry.losses import warning_of
 from flywheel_assets.resources.telemetry.phases import kind_of
 
 INPUTS_KEY_TAG = "flywheel/inputs_key"
@@ -160,7 +161,7 @@ def _say_lost(context: dg.AssetExecutionContext, flywheel: Flywheel, told: Told)
     """One warning that says what was lost, however many observers lost it; in the same run and for the same reason, one."""
     news = [lost for lost in told.lost if flywheel.telemetry.is_news(context.run_id, lost)]
     if news:
-        context.log.warning(f"{'; '.join(map(str, news))}. Results are not affected.")
+        context.log.warning(warning_of(news))
 
 
 def _make(

@@ -48,6 +48,7 @@ def _edit(content: dict[str, Any], right: str, wrong: str) -> None:
     content["split"].update(eval_size=150)
     content["training"].update(epochs=30, save_steps=20, max_seq_length=1024, timeout_minutes=30)
     content["decision"]["gates"] = [{"metric": "function_name_and_args", "margin": 0.1}]
+    content["hub"] = {"enabled": True, "folder": "shelf"}
     content["prices"] = {RIGHT: {"prompt": 0.1, "completion": 0.4}, WRONG: {"prompt": 0.03, "completion": 0.1}}
     content["workloads"] = {DESK: {}, DRILLS: {"split": {"eval_size": 20}}, FEW: {}}
 

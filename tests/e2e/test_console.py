@@ -41,6 +41,7 @@ PAGES = {
     "evals/customized": (CELL, ("skipped", "not fine-tuned:")),
     "comparison": (DESK, (f"best of 4 examined variants: {RIGHT}", "holes", "leaderboard")),
     "decision": (DESK, ("may replace the teacher", "a person approves: the job promote", "leaderboard")),
+    "published_adapter": (DESK, ("skipped", "nobody approved a small model")),
 }
 _WIDE = {"width": 1680, "height": 1000}
 

@@ -9,10 +9,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from flywheel_assets.resources.credentials import without_credentials
 from flywheel_assets.resources.telemetry.breaker import Breaker
+from flywheel_assets.resources.telemetry.losses import Lost
 from flywheel_assets.resources.telemetry.phases import Ended, Observer, Phase, Reading
 
 # More than any phase has to tell; a full queue means that nobody reads it.
@@ -20,19 +20,6 @@ QUEUE_LENGTH = 1000
 # One failure may be a message that the service does not like; two in a row are a service that is down.
 FAILURES_IN_A_ROW = 2
 _ERROR_CHARS = 160
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """What an observer was not told: how many messages, and why."""
-
-    observer: str
-    messages: int
-    why: str
-
-    def __str__(self) -> str:
-        what = "1 message" if self.messages == 1 else f"{self.messages} messages"
-        return f"{self.observer} was not told {what} of this run ({self.why})"
 
 
 class Lane:
@@ -78,7 +65,7 @@ class Lane:
             waiting = self._messages.qsize() + 1
             self._lose(f"it took longer than {wait_s:g} s", waiting)
             self._breaker.trip(self.name, self._why)
-        return Lost(self.name, self._lost, self._why) if self._lost else None
+        return Lost(self.name, self._lost, self._why, self._left_alone) if self._lost else None
 
     def _tell(self) -> None:
         observer = self._begun()

@@ -13,7 +13,8 @@ from pathlib import Path
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.telemetry.breaker import Breaker
-from flywheel_assets.resources.telemetry.lane import Lane, Lost
+from flywheel_assets.resources.telemetry.lane import Lane
+from flywheel_assets.resources.telemetry.losses import Lost
 from flywheel_assets.resources.telemetry.phases import (
     Ended,
     Observer,

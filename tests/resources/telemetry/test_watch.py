@@ -20,7 +20,8 @@ from flywheel_assets.resources.telemetry import (
     breaker,
     watch,
 )
-from flywheel_assets.resources.telemetry.lane import QUEUE_LENGTH, Lost
+from flywheel_assets.resources.telemetry.lane import QUEUE_LENGTH
+from flywheel_assets.resources.telemetry.losses import Lost, is_old_news, warning_of
 
 PHASE = Phase(PhaseKind.TRAINING, ADAPTER, (ADAPTER,), Partition("router", "small"), "run1", "turn1", "http://ui/run1", 0.0)
 
@@ -215,6 +216,15 @@ def test_a_run_is_warned_of_the_same_loss_once(tmp_path: Path) -> None:
     lost = Lost("Listener", 2, "refused")
     assert [service.is_news(run, lost) for run in ("run1", "run1", "run2")] == [True, False, True]
     assert service.is_news("run1", Lost("Listener", 1, "something else"))
+
+
+def test_only_a_warning_without_any_news_is_old_news() -> None:
+    new, old = Lost("MLflow", 2, "refused"), Lost("Langfuse", 1, "refused", left_alone=True)
+    assert warning_of([old]) == (
+        "Langfuse was not told 1 message of this run (left alone for now: refused). Results are not affected."
+    )
+    assert [is_old_news(warning_of(lost)) for lost in ([old], [new], [new, old])] == [True, False, False]
+    assert not is_old_news("left alone for now")
 
 
 def test_killed_runs_are_told(tmp_path: Path) -> None:
