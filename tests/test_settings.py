@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flywheel_assets.settings import Settings, SettingsError, load_settings, parse_settings
+from flywheel_assets.settings import Settings, SettingsError, cluster_judges, load_settings, parse_settings
 
 MINIMAL: dict[str, Any] = {"candidates": [{"id": "small", "model": "small.gguf"}]}
 
@@ -271,3 +271,34 @@ def test_a_nim_need_not_lie_on_this_machine(tmp_path: Path) -> None:
     )
     settings = load_settings(tmp_path / "flywheel.yaml")
     assert [candidate.model for candidate in settings.candidates] == ["meta/small"]
+
+
+@pytest.mark.parametrize(("budget", "fits"), [(4, True), (3, False)])
+def test_a_candidate_and_the_judge_of_the_cluster_must_fit_the_budget_together(budget: int, fits: bool) -> None:
+    nim = {"gpus": 1, "tag": "1", "customization_enabled": False}
+    content = {
+        "platform": "nemo",
+        "candidates": [],
+        "nims": [{"model_name": "meta/small", **nim}],
+        "evaluation": {"tool_eval_type": "judge"},
+        "nemo": {"gpu_budget": budget, "judge": {"type": "local", "model_name": "meta/judge", "tag": "1", "gpus": 3}},
+    }
+    if fits:
+        assert [one.model_name for one in cluster_judges(parse(**content))] == ["meta/judge"]
+    else:
+        assert "'meta/small' and meta-judge, which judges, need 4 GPUs together, and the budget is 3" in fault(**content)
+    # Where nothing is judged there, it is never deployed.
+    content["evaluation"] = {}
+    assert cluster_judges(parse(**content)) == []
+
+
+def test_a_candidate_that_judges_another_workload_counts_once() -> None:
+    nim = {"tag": "1", "customization_enabled": False}
+    content = {
+        "platform": "nemo",
+        "candidates": [],
+        "nims": [{"model_name": "meta/small", "gpus": 1, **nim}, {"model_name": "meta/large", "gpus": 2, **nim}],
+        "workloads": {"text": {"judge": {"candidate": "meta-large"}}},
+    }
+    assert [one.model_name for one in cluster_judges(parse(nemo={"gpu_budget": 3}, **content))] == ["meta/large"]
+    assert "'meta/small' and meta-large, which judges, need 3 GPUs" in fault(nemo={"gpu_budget": 2}, **content)

@@ -9,6 +9,7 @@ the traffic.
 
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
+from flywheel_assets.settings.cluster import cluster_judges
 from flywheel_assets.settings.decision import DecisionSettings, Gate, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.hub import HubSettings
@@ -62,6 +63,7 @@ __all__ = [
     "TelemetrySettings",
     "TrainingSettings",
     "WorkloadSettings",
+    "cluster_judges",
     "find_root",
     "load_settings",
     "parse_settings",

@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError, ValidationInfo, 
 from flywheel_assets.settings.alerts import AlertSettings
 from flywheel_assets.settings.automation import AutomationSettings
 from flywheel_assets.settings.cleaning import CleaningSettings
+from flywheel_assets.settings.cluster import check_budget
 from flywheel_assets.settings.decision import DecisionSettings, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
 from flywheel_assets.settings.hub import HubSettings
@@ -323,6 +324,11 @@ class Settings(Section):
                     f"{where}evaluation.tool_eval_type: 'judge' needs a judge. Name a `model` (URL) or `candidate` under "
                     f"{where}judge (docs/judge.md), or write 'metric'"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_and_nims_fit_the_cluster(self) -> Settings:
+        check_budget(self)
         return self
 
     def candidate(self, candidate_id: str) -> Candidate:

@@ -124,6 +124,22 @@ def test_one_deployment_serves_a_whole_run(nemo: NemoBench) -> None:
     assert len(nemo.server.asked("POST", "model-deployments")) == 2
 
 
+def test_a_judge_of_the_cluster_is_up_before_its_candidates_and_ended_with_them(nemo: NemoBench) -> None:
+    nemo.content["evaluation"] = {"tool_eval_type": "judge"}
+    nemo.content["nemo"] |= {"gpu_budget": 2, "judge": {"type": "local", "model_name": "meta/judge", "tag": "1", "gpus": 1}}
+    nemo.server.judge = lambda body: "RATING: 1"
+    report = nemo.turn()
+    assert report.ok, report.failures
+    for variant in Variant:
+        summary = nemo.flywheel.artifacts.require(graph.EVALS[variant], CELL).summary
+        assert summary["served"]["remarks"]["nemo_scores"]["llm-as-judge.correctness.rating"] == 1.0
+        assert "function_name_and_args" in summary["scores"]
+    # In each run, that of the training included: a run that held a candidate and waited for the judge could wait for ever.
+    asked = [call.body["name"] for call in nemo.server.asked("POST", "model-deployments")]
+    assert asked == ["meta-judge", "meta-small"] * 2
+    assert nemo.server.left() == []
+
+
 def test_the_janitor_ends_what_a_dead_run_left(nemo: NemoBench, instance: DagsterInstance) -> None:
     nemo.server.faults = [Fault(500, path="model-deployments", method="DELETE", times=99)]
     nemo.turn()

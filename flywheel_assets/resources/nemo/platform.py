@@ -22,7 +22,7 @@ from flywheel_assets.resources.prediction_cache import CACHE_FILE, PredictionCac
 from flywheel_assets.resources.serving import Endpoint, Serving, ServingError
 from flywheel_assets.resources.serving.endpoint import GATEWAY_TEMPLATE
 from flywheel_assets.resources.training import HostedAdapter, TrainedAdapter
-from flywheel_assets.settings import Candidate, EvaluationSettings, Nim, Settings
+from flywheel_assets.settings import Candidate, EvaluationSettings, Nim, NimImage, Settings, cluster_judges
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class NemoPlatform:
         nim = _nim_of(candidate)
         files = Files(order.train_files, order.validation_files)
         # Held from here on: the base evaluation of this cell uses it meanwhile, and what is trained will be served by it.
-        with self._deployment(nim, context.run_id):
+        with self._judges(context.run_id), self._deployment(nim, context.run_id):
             model, rows = self._nemo.customize(
                 nim, files, order.settings, inputs=order.inputs_key, owner=context.run_id, say=self._say
             )
@@ -79,7 +79,7 @@ class NemoPlatform:
                 "Materialize `adapter` again on platform nemo."
             )
         nim = _nim_of(candidate)
-        with self._judge(owner), self._deployment(nim, owner):
+        with self._judges(owner), self._deployment(nim, owner):
             model = adapter or candidate.model
             self._nemo.deployments.await_model(nim, model, self._say)
             yield NimEndpoint(
@@ -137,7 +137,7 @@ class NemoPlatform:
         return list(evaluated.predictions)
 
     @contextmanager
-    def _deployment(self, nim: Nim, owner: str) -> Iterator[None]:
+    def _deployment(self, nim: NimImage, owner: str) -> Iterator[None]:
         if self._kept is None:
             with self._nemo.deployments.using(nim, owner, self._say):
                 yield
@@ -148,19 +148,19 @@ class NemoPlatform:
         yield
 
     @contextmanager
-    def _judge(self, owner: str) -> Iterator[None]:
-        """A local judge, up before its first candidate is: taken in another order, both could wait for the other's GPUs."""
-        judge = self._settings.nemo.judge
-        if judge is None or judge.type == "remote" or not self._judges_anything():
-            yield
-            return
-        with self._nemo.deployments.using(judge.nim, owner, self._say):
-            self._nemo.deployments.await_model(judge.nim, judge.model_name, self._say)
-            yield
+    def _judges(self, owner: str) -> Iterator[None]:
+        """The judges among our NIMs, up before the first candidate is, also where that is trained first and judged later.
 
-    def _judges_anything(self) -> bool:
-        blocks = [self._settings.evaluation, *map(self._settings.evaluation_for, self._settings.workloads)]
-        return any(block.tool_eval_type == "judge" for block in blocks)
+        Taken in another order, runs that hold candidates and runs that hold a judge would wait for each other's GPUs.
+        """
+        judge, judges = self._settings.nemo.judge, cluster_judges(self._settings)
+        with ExitStack() as held:
+            for nim in judges:
+                held.enter_context(self._deployment(nim, owner))
+            if judge is not None and judge.nim in judges:
+                # The Evaluator asks it, and does not wait for it.
+                self._nemo.deployments.await_model(judge.nim, judge.model_name, self._say)
+            yield
 
 
 def _nim_of(candidate: Candidate) -> Nim:
