@@ -67,4 +67,4 @@ class ClaimFile:
     def _beat(self, table: str, row: int, stopped: threading.Event) -> None:
         while not stopped.wait(_HEARTBEAT_S):
             with self.transaction() as db:
-                db.execute(f"UPDATE {table} SET heartbeat = ? WHERE id = ?", (time.time(), row))  # Ours.
+                db.execute(f"UPDATE {table} SET heartbeat = ? WHERE id = ?", (time.time(), row))  # Our own table.
