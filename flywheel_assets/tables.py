@@ -94,7 +94,7 @@ def print_sample_size(content: Json, out: Console) -> None:
         table.add_row(
             row["metric"],
             f"{row['margin']:.3f}",
-            f"{row['difference']:+.3f}",
+            f"{row['difference']:+z.3f}",
             f"{row['discordance']:.3f}",
             "seen" if row["observed"] else "assumed",
             "no number will do" if row["needed"] is None else f"{row['needed']:,}",

@@ -13,7 +13,7 @@ from flywheel_assets.core.gates import LATENCY, GateKind
 def tested(arm: Arm, found: TestedGate) -> str:
     """One tested gate of one arm: score, what it is held against, the bounds and what was asked for."""
     test, gate = found.test, found.gate
-    between = f"between {test.low:+.3f} and {test.high:+.3f}"
+    between = f"between {test.low:+z.3f} and {test.high:+z.3f}"
     seen = f"{arm.label}: {gate.label} is {found.score:.3f}"
     match gate.kind:
         case GateKind.FLOOR:

@@ -175,7 +175,7 @@ def _interval(gate: Mapping[str, Any]) -> str:
     """Of the difference; of the mean itself where a floor was asked for."""
     if gate["kind"] == "floor":
         return f"[{1 + gate['low']:.3f}, {1 + gate['high']:.3f}]"
-    return f"{gate['difference']:+.3f} [{gate['low']:+.3f}, {gate['high']:+.3f}]"
+    return f"{gate['difference']:+z.3f} [{gate['low']:+z.3f}, {gate['high']:+z.3f}]"
 
 
 def _training(report: Mapping[str, Any]) -> Iterator[str]:

@@ -119,7 +119,7 @@ def shows(gate: Gate, test: PairedTest, standing: Standing) -> str:
         low, high = 1 + test.low, 1 + test.high
         return _between(standing, f"at least {low:.3f}", f"at most {high:.3f}", f"between {low:.3f} and {high:.3f}")
     if gate.kind is GateKind.IMPROVEMENT:
-        either = f"the gain is between {test.low:+.3f} and {test.high:+.3f}"
+        either = f"the gain is between {test.low:+z.3f} and {test.high:+z.3f}"
         return _between(standing, f"gains {test.low:.3f} or more", f"gains {test.high:.3f} at most", either)
     # A loss is said as a loss; the evidence counts differences, candidate minus reference.
     most, least = 0.0 - test.low, max(0.0, 0.0 - test.high)

@@ -90,6 +90,11 @@ def test_a_candidate_shown_to_be_worse_keeps_the_teacher_and_says_by_how_much(ev
     assert decision.evidence["holes"][0]["candidate"] == "other"
 
 
+def test_a_bound_that_is_nearly_nothing_is_said_without_a_sign_that_means_loss() -> None:
+    said = " ".join(decide(bare([scores(200, 1)]), [Gate(NAME, 0.05)]).reasons)
+    assert "and +0.000" in said and "-0.000" not in said
+
+
 def test_keep_names_the_gate_it_rests_on_and_not_one_with_too_few_conversations(evidence: Any) -> None:
     rows = evidence.rows(60, silent=14)
     decision = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i >= 60 or i % 2 == 0)))
