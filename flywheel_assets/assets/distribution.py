@@ -108,7 +108,9 @@ def _update(work: Work) -> Mapping[str, Outcome]:
     encoded = orjson.dumps(catalog, option=orjson.OPT_INDENT_2)
     (work.draft(graph.CATALOG).path / CATALOG_FILE).write_bytes(encoded)
     timeless = [{**entry, "time": None} for entry in catalog["workloads"].values()]
-    summary = {"workloads": len(catalog["workloads"]), "changes": len(catalog["history"])}
+    changes = len(catalog["history"])
+    new = changes - (0 if before is None else len(before["history"]))
+    summary = {"workloads": len(catalog["workloads"]), "changes": changes, "new_changes": new}
     return {graph.CATALOG: Outcome(Made(hashlib.sha256(orjson.dumps(timeless)).hexdigest()[:32], summary))}
 
 

@@ -92,12 +92,6 @@ def read_entry(catalog: Mapping[str, Any], workload: str) -> CatalogEntry | None
     return None if found is None else CatalogEntry.from_json(found)
 
 
-def latest_changes(catalog: Mapping[str, Any]) -> list[Json]:
-    """The lines of history that the latest update of the catalog brought; none before the first."""
-    checked = _checked(catalog)
-    return [line for line in checked["history"] if line["time"] == checked["updated"]]
-
-
 def act_in(change: Mapping[str, Any]) -> Json | None:
     """The act of a person (`last_act`) that a line of history is about; None where it followed from a decision."""
     act: Json | None = change["to"].get("last_act")

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from flywheel_assets.core import graph
-from flywheel_assets.core.catalog import CATALOG_FILE, act_in, latest_changes
+from flywheel_assets.core.catalog import CATALOG_FILE, act_in
 from flywheel_assets.core.promotion import TEACHER
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
@@ -115,7 +115,8 @@ def ended(
 
 def _changes(trace: Trace, catalog: Artifact, at: float) -> Iterator[Observation]:
     """What became of the models that serve: what a person did, without his name and words, or what a decision changed."""
-    for change in latest_changes(orjson.loads((catalog.path / CATALOG_FILE).read_bytes())):
+    history = orjson.loads((catalog.path / CATALOG_FILE).read_bytes())["history"]
+    for change in history[len(history) - catalog.summary.get("new_changes", 0) :]:
         act, serving = act_in(change), change["to"].get("serving")
         happened = "decided" if act is None else act["action"]
         now = None if serving is None else {key: serving[key] for key in ("candidate", "variant", "adapter_version")}
