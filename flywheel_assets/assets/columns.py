@@ -153,7 +153,8 @@ def training_rows_lineage() -> Mapping[str, Any]:
 def predictions_table(path: Path, definitions: Mapping[str, str], *, rows_of: str) -> Mapping[str, Any]:
     """The schema of a `predictions.parquet`, metrics and all, and its lineage from the asset that was asked.
 
-    `definitions` says what each metric is; `rows_of` is the asset whose rows were asked.
+    `definitions` says what each metric is; `rows_of` is the asset whose rows were asked. The address is left out: the page
+    of a cell is narrow, Dagster breaks no address, and everything else on the page would be cut off with it.
     """
     found = pq.read_schema(path)
     described = {**definitions, **_PREDICTIONS}
@@ -166,7 +167,7 @@ def predictions_table(path: Path, definitions: Mapping[str, str], *, rows_of: st
         )
         for field in found
     ]
-    metadata: dict[str, Any] = {SCHEMA: dg.TableSchema(columns), URI: path.as_uri()}
+    metadata: dict[str, Any] = {SCHEMA: dg.TableSchema(columns)}
     if rows_of == graph.BASE:
         kept: _From = {name: (name,) for name in _PREDICTIONS if name in _EVAL_ROWS}
         asked: _From = {"reference": ("response",), "prediction": ("request",)}

@@ -50,7 +50,7 @@ def _suite_table(report: EvalReport) -> dg.MarkdownMetadataValue:
             score = found.scores.get(metric)
             shown = [score.value, f"[{score.low:.3f}, {score.high:.3f}]"] if score else ["", ""]
             rows.append([suite, label, *shown, found.n])
-    return bullet_table(["suite", "label", metric, "95% interval", "rows"], rows)
+    return bullet_table(["suite", "label", "mean", "95% interval", "rows"], rows)
 
 
 def _in_short(report: EvalReport) -> str:
@@ -80,7 +80,7 @@ def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, 
         "reused from the cache": summary["reused_from_cache"],
         "cost per 1,000 requests (USD)": "no price (`prices` in flywheel.yaml)" if cost is None else cost,
         "aggregates": score_table(summary["aggregates"]),
-        "suites": _suite_table(report),
+        f"{MAIN_METRIC[report.workload_type]} by suite": _suite_table(report),
         "metrics": bullet_table(["metric", "definition"], list(summary["definitions"].items())),
         "latency p50 ms": summary["latency_ms"]["p50"] or 0.0,
         "engine": summary["served"]["engine"],

@@ -35,6 +35,16 @@ def bullet_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.Mar
     return dg.MetadataValue.md(markdown_table(header, rows))
 
 
+def link(url: str) -> dg.MarkdownMetadataValue:
+    """A link that is short: Dagster breaks no address, and one wider than the page of a cell cuts off the whole page."""
+    return dg.MetadataValue.md(f"[open](<{url}>)")
+
+
+def url_of(value: dg.MetadataValue[Any]) -> str:
+    """The address behind a `link`."""
+    return str(value.value).removeprefix("[open](<").removesuffix(">)")
+
+
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     """A PNG, shown inline."""
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -16,6 +16,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.assets.metadata import link
 from flywheel_assets.core.graph import BY_NAME, Partition, Scope
 from flywheel_assets.core.planner import Inputs, inputs_of
 from flywheel_assets.core.rows import Json
@@ -133,7 +134,7 @@ def publish(
         for name in names:
             artifact = artifacts[name]
             if artifact is not None:
-                yield _result(context, artifact, describe[name], told)
+                yield _result(context, flywheel, artifact, describe[name], told)
 
 
 def _phase(
@@ -222,7 +223,7 @@ def _store(work: Work, name: str, outcome: Outcome) -> Artifact:
 
 
 def _result(
-    context: dg.AssetExecutionContext, artifact: Artifact, describe: Describe, told: Told
+    context: dg.AssetExecutionContext, flywheel: Flywheel, artifact: Artifact, describe: Describe, told: Told
 ) -> dg.MaterializeResult[Any]:
     """The event that echoes a published version."""
     state = {"state": artifact.state} | ({"reason": artifact.reason} if artifact.reason else {})
@@ -232,9 +233,9 @@ def _result(
         metadata={
             **state,
             **_for_people_first(describe(artifact)),
-            **{name: dg.MetadataValue.url(link) for name, link in told.links.items()},
+            **{name: link(url) for name, url in told.links.items()},
             "version": artifact.version,
-            "folder": dg.MetadataValue.path(str(artifact.path)),
+            "folder": _folder(flywheel, artifact),
         },
         tags={INPUTS_KEY_TAG: artifact.inputs_key, VERSION_TAG: artifact.version},
         check_results=[
@@ -249,6 +250,13 @@ def _result(
             for check in (*artifact.summary.get("checks", ()), *_not_applicable(context, artifact))
         ],
     )
+
+
+def _folder(flywheel: Flywheel, artifact: Artifact) -> dg.PathMetadataValue:
+    """Where it lies, as seen from the clone: Dagster breaks no path, and a whole one is wider than the page of a cell."""
+    root = flywheel.settings.root
+    inside = artifact.path.is_relative_to(root)
+    return dg.MetadataValue.path(str(artifact.path.relative_to(root) if inside else artifact.path))
 
 
 def _for_people_first(shown: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from dagster import DagsterInstance
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.assets.metadata import url_of
 from flywheel_assets.cli_promote import act
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
@@ -67,7 +68,7 @@ def links(instance: DagsterInstance, asset: str, entry: str = "Langfuse") -> tup
     """The link and the Dagster run of an asset's latest materialization."""
     event = instance.get_latest_materialization_event(asset_key(asset))
     assert event is not None and event.asset_materialization is not None
-    return str(event.asset_materialization.metadata[entry].value), event.run_id
+    return url_of(event.asset_materialization.metadata[entry]), event.run_id
 
 
 def warnings(instance: DagsterInstance) -> dict[str, list[str]]:

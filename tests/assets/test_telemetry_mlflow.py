@@ -13,6 +13,7 @@ from dagster import DagsterInstance
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.assets.metadata import url_of
 from flywheel_assets.cli_promote import act
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets import read_eval_rows
@@ -106,7 +107,7 @@ def test_links_lead_both_ways(told: tuple[Bench, RunReport], server: str) -> Non
     for asset in ("decision", "datasets/base"):
         event = bench.instance.get_latest_materialization_event(asset_key(asset))
         assert event is not None and event.asset_materialization is not None
-        link = str(event.asset_materialization.metadata["MLflow"].value)
+        link = url_of(event.asset_materialization.metadata["MLflow"])
         assert link == f"{server}/#/experiments/{runs[asset].info.experiment_id}/runs/{runs[asset].info.run_id}"
         assert runs[asset].data.tags["dagster_run_id"] == event.run_id
         assert f"(http://dagster/runs/{event.run_id})" in runs[asset].data.tags["mlflow.note.content"]

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from flywheel_assets.assets.metadata import url_of
 from tests.e2e.clone import Clone
 from tests.langfuse_server import LangfuseServer
 from tests.mlflow_server import client_of, mlflow_server
@@ -77,8 +78,8 @@ def test_every_phase_of_the_demo_was_told_and_every_link_leads_there(played: tup
                 if event is None or event.event_type_value != "ASSET_MATERIALIZATION":
                     continue
                 metadata = event.step_materialization_data.materialization.metadata
-                assert str(metadata["Langfuse"].value).rsplit("/", 1)[1] in traces
-                mlflow_run = runs[str(metadata["MLflow"].value).rsplit("/", 1)[1]]
+                assert url_of(metadata["Langfuse"]).rsplit("/", 1)[1] in traces
+                mlflow_run = runs[url_of(metadata["MLflow"]).rsplit("/", 1)[1]]
                 assert mlflow_run.data.tags["dagster_run_id"] == run.run_id
                 shown += 1
     print(f"{shown} materializations, {len(traces)} traces, {len(runs)} MLflow runs")
