@@ -12,6 +12,7 @@ from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.cluster import cluster_judges
 from flywheel_assets.settings.decision import DecisionSettings, Gate, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.evaluation import EvaluationSettings
 from flywheel_assets.settings.hub import HubSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
@@ -21,7 +22,6 @@ from flywheel_assets.settings.schema import (
     SETTINGS_FILE,
     Candidate,
     Engine,
-    EvaluationSettings,
     LocalSettings,
     PrefixSettings,
     Settings,

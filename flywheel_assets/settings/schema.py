@@ -19,6 +19,7 @@ from flywheel_assets.settings.cleaning import CleaningSettings
 from flywheel_assets.settings.cluster import check_budget
 from flywheel_assets.settings.decision import DecisionSettings, PromotionSettings
 from flywheel_assets.settings.elasticsearch import ElasticsearchSettings
+from flywheel_assets.settings.evaluation import EvaluationSettings
 from flywheel_assets.settings.hub import HubSettings
 from flywheel_assets.settings.judge import JudgeSettings
 from flywheel_assets.settings.langfuse import LangfuseSettings
@@ -66,28 +67,6 @@ class SplitSettings(Section):
     strategy: SplitStrategy = Field(SplitStrategy.RANDOM, description="random, or time: examine on the newest rows.")
     rare_class_rows: int = Field(
         5, ge=1, description="Tools with fewer rows than this are pooled into one class when rows are balanced."
-    )
-
-
-class EvaluationSettings(Section):
-    """How eval rows are sent to a model. Decoding is greedy (temperature 0), and that is not a setting."""
-
-    concurrency: int = Field(
-        4,
-        ge=1,
-        description="Requests in flight at once. With more than 1 a model computes several in one batch, whose rounding "
-        "lets a few answers differ from one evaluation to the next; 1 makes a local model's repeatable, and is slower.",
-    )
-    timeout_s: float = Field(120, gt=0, description="Seconds one request may take.")
-    max_retries: int = Field(
-        4, ge=0, description="Further tries after 429, 5xx, time-outs and failed connections; nothing else."
-    )
-    max_tokens: int = Field(512, ge=1, description="Bound on generated tokens where the logged request sets none.")
-    max_error_share: float = Field(0.05, ge=0, le=1, description="A report with a larger share of errored rows fails.")
-    tool_eval_type: Literal["metric", "judge"] = Field(
-        "metric",
-        description="How tool calls are scored: by metrics, or also by a `judge`, whose column judge_tool_call then takes "
-        "the place of function_name_and_args in the default gates (docs/judge.md).",
     )
 
 
