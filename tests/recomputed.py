@@ -45,9 +45,7 @@ def verify_decision(home: Path, workload: str) -> int:
                 compared += 1
         worst_p.append(max(_p(found) for found in arm["gates"]))
         level = settings["alpha"] / len(arm["gates"])
-        worse.append(
-            any(found["clusters"] >= settings["min_clusters"] and found["p_inferior"] <= level for found in arm["gates"])
-        )
+        worse.append(any(found["enough_clusters"] and found["p_inferior"] <= level for found in arm["gates"]))
     for arm, adjusted, is_worse in zip(evidence["arms"], _holm(worst_p), worse, strict=True):
         assert arm["p_adjusted"] == _about(adjusted, 1e-9)
         assert arm["passes"] == (adjusted <= settings["alpha"])
@@ -109,14 +107,19 @@ def _gate(table: list[Json], clusters: dict[str, str], found: Json, settings: Js
     for score, cluster in scored:
         members[cluster].append(score)
     n, k = len(scored), len(members)
+    kish = n**2 / sum(len(group) ** 2 for group in members.values())
+    assert found["enough_clusters"] == (kish >= settings["min_clusters"])
+    # The lost conversation that must be imagined: as long as those with which the margin is lost fastest.
+    size = _tail([len(group) for group in members.values()], margin if scores.mean() - 1.0 > -margin else 0.0)
     again: dict[str, float] = {
         "n": n,
         "clusters": k,
+        "clusters_effective": kish,
         "score": float(scores.mean()),
         "reference_score": 1.0,
         "difference": float(scores.mean()) - 1.0,
         "discordance": float(((scores - 1.0) ** 2).mean()),
-        "n_effective": _effective(members, n),
+        "n_effective": _effective(members, n, size, kish),
     }
     if set(scores) <= {0.0, 1.0}:
         # A teacher that is always right can only lose rows: exact binomial bounds of the share lost.
@@ -130,28 +133,41 @@ def _gate(table: list[Json], clusters: dict[str, str], found: Json, settings: Js
     rng = np.random.default_rng(2026)
     groups = [np.array(group) - 1.0 for group in members.values()]
     for name, extreme, quantile in (("low", -1.0, alpha), ("high", 0.0, 1 - alpha)):
-        sums = np.array([group.sum() for group in groups] + [extreme * n / k])
-        sizes = np.array([len(group) for group in groups] + [n / k])
+        sums = np.array([group.sum() for group in groups] + [extreme * size])
+        sizes = np.array([len(group) for group in groups] + [size])
         weights = rng.dirichlet(np.ones(k + 1), size=20_000)
         again[name] = float(np.quantile((weights @ sums) / (weights @ sizes), quantile))
     return again
 
 
-def _effective(members: dict[str, list[float]], n: int) -> float:
+def _tail(sizes: list[int], share: float) -> float:
+    """Rows over conversations, taking whole ones from the longest on until they hold this share, the last one in part."""
+    wanted, rows, conversations = share * sum(sizes), 0.0, 0.0
+    if wanted <= max(sizes):
+        return float(max(sizes))
+    for size in sorted(sizes, reverse=True):
+        part = min(1.0, (wanted - rows) / size)
+        rows, conversations = rows + part * size, conversations + part
+        if part < 1.0:
+            break
+    return rows / conversations
+
+
+def _effective(members: dict[str, list[float]], n: int, size: float, kish: float) -> float:
     """n over the design effect of the losses, one conversation lost throughout imagined, and what few clusters cost."""
     k = len(members)
     if k == n:
         return float(n)
-    size = n / k
     losses = [[score - 1.0 for score in group] for group in members.values()]
     mean = (math.fsum(map(math.fsum, losses)) - size) / (n + size)
     naive = math.fsum((loss - mean) ** 2 for group in losses for loss in group) + size * (-1 - mean) ** 2
     if math.isclose(naive, 0.0, abs_tol=1e-9):
         # Everything is lost, the imagined conversation included: no spread is seen, and each conversation counts once.
-        return float(k)
+        return kish
     grouped = math.fsum((math.fsum(group) - len(group) * mean) ** 2 for group in losses) + (size * (-1 - mean)) ** 2
     effect = max(1.0, (k + 1) / k * grouped / naive)
-    return float(max(1.0, n / effect * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, k - 1)) ** 2))
+    few = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, kish - 1)) ** 2 if kish >= 2 else 0.0
+    return float(max(1.0, n / effect * few))
 
 
 def tango_bound(gained: int, lost: int, n: int, alpha: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flywheel_assets.core.comparison import Arm
 from flywheel_assets.core.gate_findings import ObservedGate, TestedGate
 from flywheel_assets.core.gates import LATENCY, GateKind
+from flywheel_assets.core.statistics import PairedTest
 
 
 def tested(arm: Arm, found: TestedGate) -> str:
@@ -31,9 +32,15 @@ def tested(arm: Arm, found: TestedGate) -> str:
                 f"{seen} against {found.reference_score:.3f} on {test.n} rows; the difference lies {between}, and a loss of "
                 f"less than {gate.limit:g} is accepted"
             )
-    return said + (
-        "." if found.enough_clusters else f", but {test.clusters} independent conversations are too few to judge."
-    )
+    return said + ("." if found.enough_clusters else f", but {conversations(test)} are too few to judge.")
+
+
+def conversations(test: PairedTest) -> str:
+    """How many conversations a test stands on, and what they are worth where some are much longer than others."""
+    worth = f"{test.clusters_effective:.0f}"
+    if worth == str(test.clusters):
+        return f"{test.clusters} independent conversations"
+    return f"{test.clusters} conversations of uneven length, worth {worth} equal ones,"
 
 
 def observed(arm: Arm, found: ObservedGate) -> str:

@@ -25,7 +25,8 @@ from flywheel_assets.core.statistics import PairedTest, holm, paired_test
 # Candidate, variant and adapter (its data version; None for variants without one).
 Model = tuple[str, Variant, str | None]
 
-# Below this many independent units neither the normal approximation nor the cluster bootstrap can be trusted.
+# Below this many conversations, counted at what they are worth where some are long (Kish's effective number), neither the
+# normal approximation nor the cluster bootstrap can be trusted.
 MIN_CLUSTERS = 30
 
 
@@ -153,8 +154,22 @@ def judge_gate(
     scores = _scores(arm, gate, rows)
     against = _against(comparison, arm, gate, rows, incumbent)
     clusters = np.array(comparison.clusters, dtype=object)[rows]
-    test = paired_test(scores, against, clusters, margin=gate.margin, alpha=alpha, seed=seed)
-    return TestedGate(gate, float(scores.mean()), float(against.mean()), test, test.clusters >= min_clusters)
+    test = paired_test(
+        scores,
+        against,
+        clusters,
+        margin=gate.margin,
+        alpha=alpha,
+        seed=seed,
+        by_construction=_is_right_by_construction(gate),
+    )
+    return TestedGate(gate, float(scores.mean()), float(against.mean()), test, test.clusters_effective >= min_clusters)
+
+
+def _is_right_by_construction(gate: Gate) -> bool:
+    """Whether what a gate is held against can be right on every row for another reason than luck on these rows: a perfect
+    score, and the logged answers that rows are examined against."""
+    return gate.kind is GateKind.FLOOR or (gate.kind is GateKind.NON_INFERIOR and gate.against is Against.REFERENCE)
 
 
 def _against(

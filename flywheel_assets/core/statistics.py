@@ -18,9 +18,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from flywheel_assets.core.clusters import RESAMPLES, bootstrap_means, cluster_codes, effective_n, matched_n
+from flywheel_assets.core.clusters import (
+    RESAMPLES,
+    bootstrap_means,
+    cluster_codes,
+    effective_clusters,
+    effective_n,
+    matched_n,
+    tail_size,
+)
 
 Floats = NDArray[np.float64]
+# Bounds that equal the estimate may lie on its other side by this much, and a margin below it is none.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,8 @@ class PairedTest:
     `difference` is candidate minus reference in -1..1; `low` and `high` are one-sided bounds at level alpha each;
     `p_non_inferior` tests "worse by the margin or more", `p_inferior` tests "not worse by more than the margin".
     `discordance` is the mean squared difference: for 0/1 scores, the share of rows on which the two disagree.
-    `n` counts rows, `clusters` independent units, `method` names the test.
+    `n` counts rows, `clusters` conversations, `clusters_effective` what these are worth (Kish); `method` names the test.
+    ValueError where a figure is no number or a bound lies on the wrong side: a gate must never compare with either.
     """
 
     difference: float
@@ -50,8 +61,16 @@ class PairedTest:
     discordance: float
     n: int
     clusters: int
+    clusters_effective: float
     n_effective: float
     method: str
+
+    def __post_init__(self) -> None:
+        ordered = -1.0 <= self.low <= self.difference + _ROUNDING and self.difference - _ROUNDING <= self.high <= 1.0
+        sound = 0.0 <= self.p_non_inferior <= 1.0 and 0.0 <= self.p_inferior <= 1.0 and 0.0 <= self.discordance <= 1.0
+        # NaN fails every comparison.
+        if not (ordered and sound and self.n_effective > 0 and self.clusters_effective > 0):
+            raise ValueError(f"a paired test came out as no test: {self}")
 
 
 def is_binary(values: ArrayLike) -> bool:
@@ -148,24 +167,38 @@ def paired_test(
     alpha: float = 0.05,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    by_construction: bool = True,
 ) -> PairedTest:
     """Is the candidate worse than the reference by less than `margin`? Row by row, on scores in 0..1 without NaN.
 
-    Binary scores: Tango's score test. Where the reference is right on every row, rows can only be lost, and the exact
-    binomial test takes its place; where the candidate happened to gain none, Tango's bound promises a little too much, and
-    the stricter of the two counts. Other scores: the guarded clustered bootstrap of `bootstrap_means`.
+    `margin` in -1..1; a negative one asks for a gain. Binary scores: Tango's score test. Where the reference is right on
+    every row, `by_construction` and not by luck, rows can only be lost, and the exact binomial test takes its place; where
+    the candidate happened to gain none, Tango's bound promises a little too much, and the stricter of the two counts. Other
+    scores: the guarded clustered bootstrap of `bootstrap_means`. ValueError for rows that do not belong together, scores
+    outside of 0..1 (NaN among them), and margins outside of -1..1.
     """
     ours, theirs = np.asarray(candidate, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     if ours.size == 0 or ours.size != theirs.size:
         raise ValueError(f"a paired test needs the same rows twice, at least one: {ours.size} and {theirs.size} given.")
+    if not (_are_scores(ours) and _are_scores(theirs)):
+        raise ValueError("a paired test takes scores between 0 and 1; something else was given (NaN, or out of range).")
+    if not -1.0 <= margin <= 1.0:
+        raise ValueError(f"a margin lies between -1 and 1; {margin} was given.")
+    if abs(margin) < _ROUNDING:
+        # Squares of what is smaller vanish before the rest of Tango's formula does.
+        margin = 0.0
     codes = cluster_codes(clusters, ours.size)
     differences = ours - theirs
-    n_effective = effective_n(differences, codes, guard=-1.0)
+    # Where the rows speak for the candidate, it could still lose the margin with the longest conversations alone. Where they
+    # speak against it, the longest one is as much as any imagined loss may weigh, so that p falls as the margin grows.
+    size = tail_size(codes, margin if float(differences.mean()) > -margin else 0.0)
+    n_effective = effective_n(differences, codes, guard=-1.0, size=size)
     if is_binary(ours) and is_binary(theirs):
-        low, high, p_low, p_high, method = _binary_pair(differences, n_effective, bool(np.all(theirs == 1.0)), margin, alpha)
+        certain = by_construction and bool(np.all(theirs == 1.0))
+        low, high, p_low, p_high, method = _binary_pair(differences, n_effective, certain, margin, alpha)
     else:
         best = 1.0 - float(theirs.min())
-        low, high, p_low, p_high = _bootstrap_pair(differences, codes, margin, alpha, best, seed, resamples)
+        low, high, p_low, p_high = _bootstrap_pair(differences, codes, margin, alpha, best, size, seed, resamples)
         method = "paired clustered bootstrap"
     return PairedTest(
         difference=float(differences.mean()),
@@ -176,9 +209,14 @@ def paired_test(
         discordance=float(np.mean(differences**2)),
         n=int(ours.size),
         clusters=int(codes.max()) + 1,
+        clusters_effective=effective_clusters(codes),
         n_effective=n_effective,
         method=method,
     )
+
+
+def _are_scores(values: Floats) -> bool:
+    return bool(np.all((values >= 0.0) & (values <= 1.0)))
 
 
 def _binary_pair(
@@ -205,20 +243,35 @@ def _binary_pair(
 
 
 def _lost_share(lost: float, n: float, margin: float, alpha: float) -> tuple[float, float, float, float]:
-    """Bounds and p-values where rows can only be lost (Clopper-Pearson; counts may be fractional)."""
+    """Bounds and p-values where rows can only be lost (Clopper-Pearson; counts may be fractional).
+
+    Where nothing can be gained, a margin of 0 or below asks for what cannot be: it is never shown (p 1), and missed for
+    certain (p 0), but for a margin of 0 of which no lost row says anything yet.
+    """
+    low = -1.0 if lost >= n else -float(special.betaincinv(lost + 1, n - lost, 1 - alpha))
+    high = 0.0 if lost <= 0 else -float(special.betaincinv(lost, n - lost + 1, alpha))
+    if margin <= 0.0:
+        return low, high, 1.0, 1.0 if margin == 0.0 and lost <= 0 else 0.0
     return (
-        -1.0 if lost >= n else -float(special.betaincinv(lost + 1, n - lost, 1 - alpha)),
-        0.0 if lost <= 0 else -float(special.betaincinv(lost, n - lost + 1, alpha)),
+        low,
+        high,
         1.0 if lost >= n else float(special.betaincc(lost + 1, n - lost, margin)),
         1.0 if lost <= 0 else float(special.betainc(lost, n - lost + 1, margin)),
     )
 
 
 def _bootstrap_pair(
-    differences: Floats, codes: NDArray[np.int64], margin: float, alpha: float, best: float, seed: int, resamples: int
+    differences: Floats,
+    codes: NDArray[np.int64],
+    margin: float,
+    alpha: float,
+    best: float,
+    size: float,
+    seed: int,
+    resamples: int,
 ) -> tuple[float, float, float, float]:
-    pessimistic = bootstrap_means(differences, codes, seed=seed, resamples=resamples, guard=-1.0)
-    optimistic = bootstrap_means(differences, codes, seed=seed, resamples=resamples, guard=best)
+    pessimistic = bootstrap_means(differences, codes, seed=seed, resamples=resamples, guard=-1.0, size=size)
+    optimistic = bootstrap_means(differences, codes, seed=seed, resamples=resamples, guard=best, size=size)
     mean = float(differences.mean())
     return (
         min(float(np.quantile(pessimistic, alpha)), mean),

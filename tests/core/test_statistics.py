@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from flywheel_assets.core.clusters import bootstrap_means, cluster_codes, effective_n, matched_n
+from flywheel_assets.core.clusters import (
+    bootstrap_means,
+    cluster_codes,
+    effective_clusters,
+    effective_n,
+    matched_n,
+    tail_size,
+)
 from flywheel_assets.core.statistics import (
     holm,
     mcnemar_exact,
@@ -109,7 +117,7 @@ def test_rows_of_one_conversation_are_not_counted_as_independent() -> None:
 def test_where_all_rows_agree_every_conversation_counts_once() -> None:
     codes = np.repeat(np.arange(50), 4)
     assert matched_n(np.ones(200), codes) == 50.0
-    assert effective_n(np.zeros(200), codes, guard=-1.0) == pytest.approx(50, rel=0.1)
+    assert effective_n(np.zeros(200), codes, guard=-1.0, size=4.0) == pytest.approx(50, rel=0.1)
 
 
 def test_the_guarded_bootstrap_is_the_exact_binomial_bound_on_binary_scores() -> None:
@@ -180,3 +188,113 @@ def test_inputs_that_do_not_belong_together_are_refused() -> None:
 def test_a_reference_that_is_always_right_cannot_be_beaten() -> None:
     test = paired_test(np.array([0.0] * 2 + [1.0] * 58), np.ones(60), margin=0.05)
     assert test.high < 0.0 and test.low == pytest.approx(-beta.ppf(0.95, 3, 58))
+
+
+MARGINS = st.floats(-1.0, 1.0, allow_nan=False)
+
+
+@st.composite
+def paired_rows(draw: st.DrawFn) -> tuple[list[float], list[float], list[int] | None]:
+    """Rows as they may come: right or wrong or graded, all equal or not, alone, in uneven conversations, or all in one."""
+    scores = draw(
+        st.sampled_from([st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.floats(0.0, 1.0)])
+    )
+    n = draw(st.integers(1, 60))
+    ours = draw(st.one_of(st.lists(scores, min_size=n, max_size=n), scores.map(lambda score: [score] * n)))
+    theirs = draw(st.one_of(st.just([1.0] * n), st.lists(scores, min_size=n, max_size=n), st.just(ours)))
+    codes = st.integers(0, draw(st.integers(0, n)))
+    return ours, theirs, draw(st.one_of(st.none(), st.lists(codes, min_size=n, max_size=n)))
+
+
+@given(paired_rows(), st.lists(MARGINS, min_size=2, max_size=4), st.booleans())
+def test_every_paired_test_gives_probabilities_and_ordered_bounds_that_follow_the_margin(
+    rows: tuple[list[float], list[float], list[int] | None], margins: list[float], by_construction: bool
+) -> None:
+    ours, theirs, clusters = rows
+    p_values = []
+    for margin in sorted({-1.0, 0.0, 1.0, *margins}):
+        test = paired_test(ours, theirs, clusters, margin=margin, resamples=200, by_construction=by_construction)
+        assert -1.0 <= test.low <= test.difference + 1e-9 and test.difference - 1e-9 <= test.high <= 1.0
+        assert 0.0 <= test.p_non_inferior <= 1.0 and 0.0 <= test.p_inferior <= 1.0
+        assert 1.0 <= test.clusters_effective <= test.clusters + 1e-9 and 1.0 <= test.n_effective <= test.n + 1e-9
+        p_values.append((test.p_non_inferior, test.p_inferior))
+    for (strict, bad_strict), (lax, bad_lax) in itertools.pairwise(p_values):
+        # A laxer margin is easier to meet and harder to miss.
+        assert lax <= strict + 1e-9 and bad_strict <= bad_lax + 1e-9
+
+
+@given(st.integers(0, 30), st.integers(0, 200), st.floats(-1.0, 0.0))
+def test_a_gain_over_what_is_always_right_is_never_shown(lost: int, kept: int, margin: float) -> None:
+    if lost + kept == 0:
+        return
+    scores = [0.0] * lost + [1.0] * kept
+    for by_construction in (True, False):
+        test = paired_test(scores, np.ones(lost + kept), margin=margin, by_construction=by_construction)
+        assert test.p_non_inferior == 1.0
+
+
+@given(paired_rows())
+def test_an_interval_holds_its_mean_and_stays_between_0_and_1(
+    rows: tuple[list[float], list[float], list[int] | None],
+) -> None:
+    scores, _, clusters = rows
+    interval = mean_interval(scores, clusters)
+    assert 0.0 <= interval.low <= interval.value <= interval.high <= 1.0
+
+
+def test_what_is_no_score_or_no_margin_is_refused() -> None:
+    for scores in ([math.nan, 1.0], [1.5, 0.0], [-0.1, 0.0]):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            paired_test(scores, [1.0, 1.0], margin=0.05)
+    for margin in (math.nan, 1.5, -2.0):
+        with pytest.raises(ValueError, match="between -1 and 1"):
+            paired_test([1.0, 1.0], [1.0, 1.0], margin=margin)
+
+
+def test_conversations_of_uneven_size_are_worth_less_than_their_number() -> None:
+    assert effective_clusters(cluster_codes([i // 4 for i in range(80)], 80)) == pytest.approx(20.0)
+    uneven = np.repeat(np.arange(105), [1] * 100 + [30] * 5)
+    assert effective_clusters(uneven) == pytest.approx(250**2 / (100 + 5 * 900))
+    test = paired_test(np.ones(250), np.ones(250), uneven, margin=0.05)
+    assert test.clusters == 105 and test.clusters_effective < 15
+
+
+def test_the_imagined_lost_conversation_is_as_long_as_those_with_which_the_margin_is_lost_fastest() -> None:
+    sizes = [30, 20, *[1] * 150]
+    codes = np.repeat(np.arange(len(sizes)), sizes)
+    # 10 of 200 rows fit into the longest; 50 into the two longest; of 100, another 50 single ones.
+    assert tail_size(codes, 0.05) == 30.0
+    assert tail_size(codes, 0.25) == pytest.approx(50 / 2)
+    assert tail_size(codes, 0.5) == pytest.approx(100 / 52)
+    assert tail_size(codes, 0.0) == 30.0 and tail_size(codes, -0.3) == 30.0
+    assert tail_size(codes, 1.0) == pytest.approx(200 / 152)
+
+
+@pytest.mark.parametrize(
+    ("conversations", "longest", "share_long", "margin"), [(150, 30, 0.05, 0.1), (400, 30, 0.05, 0.1), (400, 3, 0.05, 0.05)]
+)
+def test_a_model_that_loses_whole_long_conversations_at_the_margin_passes_no_more_often_than_alpha(
+    conversations: int, longest: int, share_long: float, margin: float
+) -> None:
+    """A few long conversations beside many of one row; the lost ones are lost whole. It passed in up to 39% once."""
+    rng = np.random.default_rng(17)
+    passed, trials = 0, 600
+    for _ in range(trials):
+        sizes = np.where(rng.random(conversations) < share_long, longest, 1)
+        codes = np.repeat(np.arange(conversations), sizes)
+        scores = 1.0 - (rng.random(conversations) < margin)[codes]
+        test = paired_test(scores, np.ones(codes.size), codes, margin=margin)
+        passed += test.clusters_effective >= 30 and test.p_non_inferior <= 0.05
+    assert passed / trials <= 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_intervals_hold_the_truth_where_a_few_conversations_are_long() -> None:
+    rng = np.random.default_rng(19)
+    covered, trials, mean = 0, 800, 0.9
+    for _ in range(trials):
+        sizes = np.minimum(40, 1 + rng.pareto(1.3, 300)).astype(int)
+        codes = np.repeat(np.arange(300), sizes)
+        own = rng.beta(mean * 7 / 3, (1 - mean) * 7 / 3, 300)[codes]
+        interval = mean_interval((rng.random(codes.size) < own).astype(float), codes)
+        covered += interval.low <= mean <= interval.high
+    assert covered / trials >= 0.93

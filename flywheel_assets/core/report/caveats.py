@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flywheel_assets.core.clusters import cluster_codes, effective_clusters
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.rows import WorkloadType
@@ -30,7 +31,9 @@ def caveats(comparison: Comparison) -> Iterator[str]:
     if clusters < _FEW_ROWS:
         yield f"Only {clusters} independent conversations were asked: differences of several points can be chance."
     if clusters < len(comparison.row_ids):
-        yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations; intervals are wider for it."
+        worth = effective_clusters(cluster_codes(comparison.clusters, len(comparison.row_ids)))
+        uneven = f", worth {worth:.0f} of equal length" if round(worth) < clusters else ""
+        yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations{uneven}; intervals are wider for it."
     if comparison.sources_note:
         yield comparison.sources_note
     yield from comparison.notes

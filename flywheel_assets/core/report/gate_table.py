@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from flywheel_assets.core.decision_text import conversations
 from flywheel_assets.core.decisions import Decision
 from flywheel_assets.core.gates import LATENCY, TESTED, Against, Gate, GateKind
 from flywheel_assets.core.report.amounts import milliseconds, usd
@@ -154,9 +155,11 @@ def _why(arm: Json, standing: Standing, cells: tuple[GateCell | None, ...], alph
 def _cell(gate: Gate, found: Json, alpha: float, tested: int) -> GateCell:
     if gate.kind not in TESTED:
         return GateCell(Standing.MET if found["met"] else Standing.MISSED, _observed(gate, found))
-    test = PairedTest(**{field.name: found[field.name] for field in fields(PairedTest)})
+    # Absent from decisions made before it was counted.
+    known = {"clusters_effective": float(found["clusters"]), **found}
+    test = PairedTest(**{field.name: known[field.name] for field in fields(PairedTest)})
     if not found["enough_clusters"]:
-        few = f"{test.clusters} independent conversations are too few to judge"
+        few = f"{conversations(test)} are too few to judge"
         return GateCell(Standing.OPEN, few, found["score"], found["reference_score"], test)
     standing = Standing.OPEN
     if test.p_non_inferior <= alpha:

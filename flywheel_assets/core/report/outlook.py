@@ -17,7 +17,6 @@ from flywheel_assets.core.gates import Gate, GateKind
 from flywheel_assets.core.report.gate_table import GateCell, GateTable, Standing, asks, level_of
 
 _LIMITS = {GateKind.NON_INFERIOR: "a margin", GateKind.FLOOR: "a floor", GateKind.IMPROVEMENT: "an improvement"}
-_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +100,19 @@ def _would_pass(comparison: Comparison, decision: Decision, gate: Gate, arm: Arm
             comparison, arm, asked, alpha=level, min_clusters=clusters, seed=seed, incumbent=incumbent_of(decision)
         )
 
-    finding = judged(gate.limit)
-    if not finding.enough_clusters:
+    if not judged(gate.limit).enough_clusters:
         return None
-    step = 1 if gate.kind is GateKind.NON_INFERIOR else -1
-    bound = {GateKind.NON_INFERIOR: -finding.test.low, GateKind.FLOOR: 1 + finding.test.low}.get(gate.kind, finding.test.low)
-    nearest = math.floor(bound * 1000) + max(step, 0)
-    # A bootstrapped bound and its p-value differ by a draw or two: what is shown was tried.
-    for thousandths in range(nearest, nearest + step * _TRIES, step):
-        limit = thousandths / 1000
-        if not 0 < limit < 1:
-            return None
-        if judged(limit).p_value <= level:
-            return f"{_LIMITS[gate.kind]} of {limit:.3f}"
-    return None
+    wider = gate.kind is GateKind.NON_INFERIOR
+    # Passing follows the limit, so halving finds where it begins. The test itself is asked, not its bound: how much rows of
+    # long conversations are worth depends on the margin.
+    passes, fails = (1000, 0) if wider else (0, 1000)
+    while abs(passes - fails) > 1:
+        middle = (passes + fails) // 2
+        if judged(middle / 1000).p_value <= level:
+            passes = middle
+        else:
+            fails = middle
+    return f"{_LIMITS[gate.kind]} of {passes / 1000:.3f}" if 0 < passes < 1000 else None
 
 
 def _strictest(decision: Decision) -> float:

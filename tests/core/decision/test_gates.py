@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from scipy.stats import beta
 
@@ -50,6 +52,26 @@ def test_an_improvement_is_measured_against_the_base_variant_of_the_same_candida
     assert (found["kind"], found["score"], found["reference_score"]) == ("improvement", 0.98, 0.5)
     # The base variant has nothing to improve on and is judged by the other gates alone.
     assert [gate["kind"] for gate in of_arm(decided, "base")["gates"]] == ["non_inferior"]
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.02, 0.2])
+def test_a_variant_worse_than_its_perfect_base_is_never_promoted_in_whatever_order_the_gates_stand(
+    evidence: Any, gain: float
+) -> None:
+    """A base that is right on every row gave NaN for the improvement, and NaN was lost among the p-values of the others."""
+    rows = evidence.rows(300)
+    base = evidence.arm(rows, variant=Variant.BASE, cost=9.0)
+    compared = evidence.compare(rows, base, evidence.arm(rows, lambda i: i < 4, cost=1.0))
+    gates = [QUALITY, Gate(NAME, gain, GateKind.IMPROVEMENT), floor(0.9), Gate(COST, 5.0, GateKind.BUDGET)]
+    verdicts = set()
+    for order in itertools.permutations(gates):
+        decided = decide(compared, order)
+        worse = of_arm(decided)
+        assert not worse["passes"] and worse["p_adjusted"] == 1.0
+        # What no number can stand for cannot be written either.
+        assert orjson.loads(orjson.dumps(decided.to_json())) == decided.to_json()
+        verdicts.add((decided.verdict, decided.candidate, decided.variant, decided.needed_rows))
+    assert len(verdicts) == 1
 
 
 def test_a_candidate_good_enough_before_training_shows_no_improvement(evidence: Any) -> None:
