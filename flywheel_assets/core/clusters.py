@@ -84,23 +84,23 @@ def effective_n(values: ArrayLike, codes: NDArray[np.int64], *, guard: float, si
     return float(max(1.0, n / max(1.0, design_effect) * small_sample(effective_clusters(codes))))
 
 
-def tail_size(codes: NDArray[np.int64], share: float) -> float:
+def tail_size(sizes: NDArray[np.int64], share: float) -> float:
     """Mean rows of the longest conversations that together hold this share of all rows; the longest's where it is 0 or less.
 
-    A model that loses this share of the rows does so with the fewest conversations, and is seen losing least often, if it
-    loses the longest ones whole. So this is the size of the lost conversation that must be imagined where none was drawn: of
-    average size it is too small wherever sizes are uneven (a bad model passed in up to 39% of experiments).
+    `sizes` are rows by conversation. A model that loses this share of the rows does so with the fewest conversations, and is
+    seen losing least often, if it loses the longest ones whole. So this is the size of the lost conversation that must be
+    imagined where none was drawn: one of average size is too small wherever sizes are uneven (a bad model passed in up to
+    39% of experiments).
     """
-    sizes = np.sort(np.bincount(codes))[::-1].astype(np.float64)
-    rows = share * codes.size
-    if rows <= sizes[0]:
-        return float(sizes[0])
-    filled = np.cumsum(sizes)
+    longest_first = np.sort(sizes)[::-1].astype(np.float64)
+    filled = np.cumsum(longest_first)
+    rows = share * filled[-1]
+    if rows <= longest_first[0]:
+        return float(longest_first[0])
     whole = int(np.searchsorted(filled, min(rows, filled[-1]), side="right"))
-    if whole == sizes.size:
-        return float(filled[-1] / sizes.size)
-    conversations = whole + (rows - filled[whole - 1]) / sizes[whole]
-    return float(rows / conversations)
+    if whole == longest_first.size:
+        return float(filled[-1] / longest_first.size)
+    return float(rows / (whole + (rows - filled[whole - 1]) / longest_first[whole]))
 
 
 def small_sample(clusters: float) -> float:

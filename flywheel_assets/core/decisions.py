@@ -21,10 +21,10 @@ from flywheel_assets.core.clusters import RESAMPLES
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.decision_text import observed, tested
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
-from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates, rows_of
+from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates
 from flywheel_assets.core.looks import Due, Look, Waiting, next_look
+from flywheel_assets.core.needs import Supply, closest, gate_needs, needs_of
 from flywheel_assets.core.rows import Json, Variant
-from flywheel_assets.core.sample_size import rows_to_settle
 
 __all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of"]
 
@@ -183,16 +183,28 @@ def _verdict(
     if all(finding.is_worse for finding in findings):
         opening = f"Keep the teacher: with {sure} every evaluated variant misses a gate."
         return Decision(Verdict.KEEP, None, None, None, (opening, *(_worst(finding) for finding in findings)))
-    closest = max((finding for finding in findings if not finding.is_worse), key=lambda finding: finding.distance)
-    needed, missing = _needed(comparison, closest, len(findings), alpha, power, min_clusters)
-    evidence["closest"] = {"candidate": closest.arm.candidate, "variant": closest.arm.variant.value, "missing": missing}
+    nearest = closest(findings)
+    gates = gate_needs(nearest, arms=len(findings), alpha=alpha, power=power, min_clusters=min_clusters)
+    needs = needs_of(gates, len(comparison.row_ids), Supply.of(comparison))
+    evidence["closest"] = {
+        "candidate": nearest.arm.candidate,
+        "variant": nearest.arm.variant.value,
+        "missing": {need.gate: need.missing_rows for need in gates if need.missing_rows},
+    }
+    evidence["needs"] = needs.to_json()
     reasons = (
         "The rows do not settle it: no variant is shown to be good enough, "
-        f"and {closest.arm.label} is not shown to be too weak.",
-        *_sentences(closest),
-        *(f"About {rows} more rows that '{label}' applies to would settle that gate." for label, rows in missing.items()),
+        f"and {nearest.arm.label} is not shown to be too weak.",
+        *_sentences(nearest),
+        *(
+            f"About {need.missing_rows} more rows that '{need.gate}' applies to, of {need.missing_conversations} more "
+            "conversations, would settle that gate."
+            for need in gates
+            if need.missing_rows
+        ),
+        *needs.sentences(),
     )
-    return Decision(Verdict.INCONCLUSIVE, None, None, needed, reasons)
+    return Decision(Verdict.INCONCLUSIVE, None, None, max(1, needs.eval_rows), reasons)
 
 
 def _between_looks(comparison: Comparison, waiting: Waiting) -> Decision:
@@ -276,38 +288,6 @@ def _worst(finding: ArmFinding) -> str:
         return observed(finding.arm, missed[0])
     judged = [found for found in finding.gates if found.enough_clusters]
     return tested(finding.arm, min(judged, key=lambda found: found.test.high + found.gate.margin))
-
-
-def _needed(
-    comparison: Comparison, closest: ArmFinding, arms: int, alpha: float, power: float, min_clusters: int
-) -> tuple[int, dict[str, int]]:
-    """More rows wanted in all, and by gate.
-
-    Gates on the same rows share them, gates on different rows (calls, no calls) each want their own. Planned at the
-    strictest level Holm may ask for.
-    """
-    missing: dict[str, int] = {}
-    by_rows: dict[bytes, int] = {}
-    for found in closest.gates:
-        test = found.test
-        if found.p_value * arms <= alpha:
-            continue
-        wanted = max(1, math.ceil((min_clusters - test.clusters) * test.n / test.clusters))
-        # Where the rows tell already, conversations are all that lacks.
-        if min(test.p_non_inferior * arms, test.p_inferior * len(closest.gates)) > alpha:
-            total = rows_to_settle(
-                n=max(1, round(test.n_effective)),
-                difference=test.difference,
-                discordance=test.discordance,
-                margin=found.gate.margin,
-                alpha=alpha / arms,
-                power=power,
-            )
-            wanted = max(wanted, math.ceil(total * test.n / test.n_effective) - test.n)
-        missing[found.gate.label] = wanted
-        mask = rows_of(comparison, found.gate).tobytes()
-        by_rows[mask] = max(by_rows.get(mask, 0), wanted)
-    return sum(by_rows.values()), missing
 
 
 def _evidence(comparison: Comparison, findings: Sequence[ArmFinding], version: str) -> Json:

@@ -191,7 +191,7 @@ def paired_test(
     differences = ours - theirs
     # Where the rows speak for the candidate, it could still lose the margin with the longest conversations alone. Where they
     # speak against it, the longest one is as much as any imagined loss may weigh, so that p falls as the margin grows.
-    size = tail_size(codes, margin if float(differences.mean()) > -margin else 0.0)
+    size = tail_size(np.bincount(codes), margin if float(differences.mean()) > -margin else 0.0)
     n_effective = effective_n(differences, codes, guard=-1.0, size=size)
     if is_binary(ours) and is_binary(theirs):
         certain = by_construction and bool(np.all(theirs == 1.0))

@@ -260,14 +260,13 @@ def test_conversations_of_uneven_size_are_worth_less_than_their_number() -> None
 
 
 def test_the_imagined_lost_conversation_is_as_long_as_those_with_which_the_margin_is_lost_fastest() -> None:
-    sizes = [30, 20, *[1] * 150]
-    codes = np.repeat(np.arange(len(sizes)), sizes)
+    sizes = np.array([1] * 150 + [20, 30])
     # 10 of 200 rows fit into the longest; 50 into the two longest; of 100, another 50 single ones.
-    assert tail_size(codes, 0.05) == 30.0
-    assert tail_size(codes, 0.25) == pytest.approx(50 / 2)
-    assert tail_size(codes, 0.5) == pytest.approx(100 / 52)
-    assert tail_size(codes, 0.0) == 30.0 and tail_size(codes, -0.3) == 30.0
-    assert tail_size(codes, 1.0) == pytest.approx(200 / 152)
+    assert tail_size(sizes, 0.05) == 30.0
+    assert tail_size(sizes, 0.25) == pytest.approx(50 / 2)
+    assert tail_size(sizes, 0.5) == pytest.approx(100 / 52)
+    assert tail_size(sizes, 0.0) == 30.0 and tail_size(sizes, -0.3) == 30.0
+    assert tail_size(sizes, 1.0) == pytest.approx(200 / 152)
 
 
 @pytest.mark.parametrize(
