@@ -16,7 +16,7 @@ from flywheel_assets.core.datasets.checks import (
     check_schema_valid,
     check_well_formed,
 )
-from flywheel_assets.core.datasets.exam import Draw, Exam, ExamFacts, ExamPlan, PlanExam
+from flywheel_assets.core.datasets.exam import Draw, Exam, ExamFacts, ExamPlan, PlanExam, meaning_of
 from flywheel_assets.core.datasets.policy import SplitPolicy
 from flywheel_assets.core.datasets.profile import UNSUPPORTED, WorkloadProfile, profile_workload
 from flywheel_assets.core.datasets.readers import iter_training_rows, read_eval_rows, training_files
@@ -44,6 +44,7 @@ __all__ = [
     "check_well_formed",
     "eval_dataset_name",
     "iter_training_rows",
+    "meaning_of",
     "profile_workload",
     "read_eval_rows",
     "read_summary",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.rows import WorkloadType
 
@@ -31,6 +32,7 @@ def caveats(comparison: Comparison) -> Iterator[str]:
         yield f"Only {clusters} independent conversations were asked: differences of several points can be chance."
     if clusters < len(comparison.row_ids):
         yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations; intervals are wider for it."
+    yield from remarks_on(comparison.exam)
     if comparison.sources_note:
         yield comparison.sources_note
     yield from comparison.notes
