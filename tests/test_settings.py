@@ -44,7 +44,11 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
 @pytest.mark.parametrize(
     ("content", "key", "accepted"),
     [
-        ({"workloads": {"router": {"split": {"eval_sise": 3}}}}, "workloads.router.split.eval_sise", "eval_size, limit"),
+        (
+            {"workloads": {"router": {"split": {"eval_sise": 3}}}},
+            "workloads.router.split.eval_sise",
+            "draw, eval_share, eval_size, limit",
+        ),
         ({"workloads": {"router": {"splt": {}}}}, "workloads.router.splt", "automation, cleaning, decision"),
         ({"workloads": {"b.r": {"training": {"epoch": 3}}}}, "workloads.b.r.training.epoch", TRAINING_KEYS),
         (

@@ -43,6 +43,7 @@ _RECORDS = {
     "user_turns": "How often the user speaks.",
     "request_size": "Bytes of messages and tools.",
     "answer_size": "Bytes of the answer.",
+    "label": "Hash of an answer that could be a label: one short line of text; else 0.",
     "accepted": "Whether the record brings answers of its own that count as right.",
     "cut_off": "Whether the answer ended at the token limit or in a content filter.",
     "refusal": "Whether the answer declines.",
@@ -67,6 +68,10 @@ _EVAL_ROWS = {
     "logged_answer": ("string", "The teacher's answer as JSON where a person corrected it; empty otherwise."),
     "accepted_answers": ("string", "Further answers that count as right, as JSON; only where records bring them."),
     "gold": ("string", "On whose word the answer is right: the teacher's, a rating, a correction, or accepted answers."),
+    "draw_probability": (
+        "number",
+        "The chance with which this row of the eval side was drawn: above 0, 1 at most.",
+    ),
     "suite_turns": ("string", "Suite: single_turn or multi_turn."),
     "suite_turn_kind": ("string", "Suite: what makes it several turns; empty where it is one."),
     "suite_complexity": ("string", "Suite: how hard the request is."),
@@ -117,6 +122,7 @@ _EVAL_FROM: _From = {
     **_RECORDS_FROM,
     "cluster": ("session", "prompt", "near"),
     "gold": ("feedback", "accepted"),
+    "draw_probability": ("kind", "label", "answer_size", "user_turns", "session", "prompt", "near"),
     **dict.fromkeys(("request", "response", "logged_answer", "accepted_answers", "content_hash"), (_BODY,)),
     **dict.fromkeys(("suite_turns", "suite_turn_kind", "suite_complexity", "suite_domain"), (_BODY,)),
 }

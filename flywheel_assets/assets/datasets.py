@@ -4,6 +4,7 @@ The work is in `core.datasets`; here it is wired to the trace store and the arti
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Ref
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import datasets as core
 from flywheel_assets.core import graph
+from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import cleaning_policy, domain_rules, quality_policy, train_only_sources
@@ -169,6 +171,9 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
                 random_seed=split.random_seed,
                 strategy=split.strategy,
                 rare_class_rows=split.rare_class_rows,
+                eval_share=split.eval_share,
+                draw=split.draw,
+                max_rows_per_conversation=split.max_rows_per_conversation,
                 train_only_sources=None if train_only is None else tuple(train_only),
             ),
             quality=quality_policy(work.flywheel.settings, workload),
@@ -186,7 +191,7 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
     content = summary.to_json()
     return {
         graph.BASE: Outcome(
-            Made(_examined_as(summary.base_version, work), {**content, "name": summary.eval_name}),
+            Made(_examined_as(summary, work), {**content, "name": summary.eval_name}),
             [
                 _outcome(
                     "enough_records", core.check_enough_records(base, train, min_total_records=split.min_total_records)
@@ -201,10 +206,13 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
     }
 
 
-def _examined_as(base_version: str, work: Work) -> str:
-    """The eval rows' version with the workload's type: rows that are examined as something else are scored anew."""
+def _examined_as(summary: core.DatasetsSummary, work: Work) -> str:
+    """The eval rows' version with the workload's type and the terms of the exam: rows that are examined as something else
+    are scored anew, and a decision must not be taken at looks that no longer hold."""
     kind = work.upstream(graph.PROFILE).summary["type"]
-    return hashlib.sha256(f"{base_version} {kind}".encode()).hexdigest()[:32]
+    terms = core.meaning_of(summary.exam)
+    drawn_as = f" {json.dumps(terms, sort_keys=True)}" if terms else ""
+    return hashlib.sha256(f"{summary.base_version} {kind}{drawn_as}".encode()).hexdigest()[:32]
 
 
 def _continuable(work: Work, name: str) -> Artifact | None:
@@ -253,10 +261,26 @@ def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
         "right on whose word": counts(summary["eval_gold"]),
         "suites": "; ".join(f"{suite}: {counts(labels)}" for suite, labels in summary["eval_suites"].items()),
         "left out": counts(dict(sorted(summary["left_out"].items()))),
+        **_described_exam(summary.get("exam")),
         "eval share": summary["eval_share"],
         "name": summary["name"],
         columns.URI: (artifact.path / "eval_data.jsonl").as_uri(),
         **columns.eval_rows_lineage(),
+    }
+
+
+def _described_exam(exam: Json | None) -> Mapping[str, Any]:
+    """How the rows were drawn; absent from versions made before it was recorded."""
+    if exam is None:
+        return {}
+    planned = "planned when the first dataset was built" if exam["auto"] else "as split.eval_size says"
+    limit = exam["max_rows_per_conversation"]
+    looks = f"; looks at {', '.join(f'{rows:,}' for rows in exam['looks'])} rows" if exam["looks"] else ""
+    return {
+        "size of the exam": f"{exam['eval_size']:,} rows at most, {planned}{looks}. {exam['note']}".strip(),
+        "drawn": f"{exam['draw']}, {'any number of' if limit is None else f'at most {limit}'} rows of one conversation",
+        "unused on the eval side": f"{exam['not_drawn']:,} of {exam['eval_side_rows']:,} rows that a larger "
+        f"split.eval_size would draw, {exam['over_limit']:,} beyond the limit per conversation",
     }
 
 

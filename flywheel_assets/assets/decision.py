@@ -117,6 +117,8 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         reference_cost_per_1k_usd=_teacher_cost(work),
         teacher=_teacher_again(work),
         judged=judge_columns(work.flywheel.settings, workload, kind),
+        # Absent from datasets made before it was recorded.
+        exam=base.summary.get("exam"),
     )
     draft = work.draft(graph.COMPARISON).path
     (draft / COMPARISON_FILE).write_bytes(orjson.dumps(compared.to_json()))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flywheel_assets.core.datasets.exam import meaning_of
 from flywheel_assets.core.judge import reference_scores
 from flywheel_assets.core.metrics import score_rows
 from flywheel_assets.core.predictions import SUITES, EvalReport, Score, ScoredPredictions, summarize
@@ -116,7 +117,8 @@ class Comparison:
     `eval_sources` counts the rows by the source of their records; empty where it was not recorded. `gold` counts them by
     whose word their answer is right on (`core.datasets.gold`). `reference_cost_per_1k_usd` is what the teacher cost when
     this was compared, None where nobody knows. `teacher` holds the scores of the teacher asked once more, in the order of
-    `row_ids`, and `ceiling` their means; both are empty where it was not asked.
+    `row_ids`, and `ceiling` their means; both are empty where it was not asked. `exam` says how the rows were drawn
+    (`core.datasets.exam.Exam`); empty where it was not recorded.
     """
 
     workload: str
@@ -135,6 +137,7 @@ class Comparison:
     gold: dict[str, int] = field(default_factory=dict)
     teacher: Columns = field(default_factory=dict)
     ceiling: dict[str, Score] = field(default_factory=dict)
+    exam: Json = field(default_factory=dict)
 
     @property
     def sources_note(self) -> str:
@@ -167,6 +170,7 @@ class Comparison:
             "notes": list(self.notes),
             "eval_sources": self.eval_sources,
             "gold": self.gold,
+            "exam": self.exam,
             "teacher": _columns_to_json(self.teacher),
             "ceiling": {metric: asdict(score) for metric, score in self.ceiling.items()},
             "reference_cost_per_1k_usd": self.reference_cost_per_1k_usd,
@@ -200,6 +204,7 @@ class Comparison:
             gold=value.get("gold", {}),
             teacher=_columns_from_json(value.get("teacher", {})),
             ceiling={metric: Score(**score) for metric, score in value.get("ceiling", {}).items()},
+            exam=value.get("exam", {}),
         )
 
     def table(self) -> list[Json]:
@@ -237,6 +242,9 @@ class Comparison:
                 for a in self.arms
             ),
         ]
+        # Without them, exams of the form there always was keep the hash they had.
+        if terms := meaning_of(self.exam):
+            meaning.append(sorted(terms.items()))
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:32]
 
 
@@ -253,14 +261,15 @@ def compare(
     reference_cost_per_1k_usd: float | None = None,
     teacher: ScoredPredictions | None = None,
     judged: Sequence[str] = (),
+    exam: Mapping[str, Any] | None = None,
 ) -> Comparison:
     """Put the results of all arms of a workload beside each other.
 
     `rows` is the eval set the workload stands at. Arms keep the rows they were really asked: whether they are the same ones
     is judged where it matters, in `core.decisions`. `notes` are caveats a reader must see (public benchmark requests, ...).
     `judged` names the columns that a judge fills; the reference is not judged, and has there what it is by construction.
-    `teacher` is the teacher asked once more; one that was asked other rows is left out. ValueError where a result
-    contradicts itself.
+    `teacher` is the teacher asked once more; one that was asked other rows is left out. `exam` says how the rows were
+    drawn. ValueError where a result contradicts itself.
 
     Where a person corrected the teacher, its logged answer is scored like any other.
     """
@@ -290,6 +299,7 @@ def compare(
         gold=dict(sorted(Counter(str(row.gold) for row in rows).items())),
         teacher=asked_again,
         ceiling=summarize(asked_again, np.array(clusters, dtype=object)),
+        exam=dict(exam or {}),
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from flywheel_assets.core.clusters import RESAMPLES
 from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.decision_text import observed, tested
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
 from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates
@@ -158,7 +159,7 @@ def decide(
         kept = [other for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
     remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
-    remarks += _on_the_incumbent(comparison, chosen, incumbent)
+    remarks += [*_on_the_incumbent(comparison, chosen, incumbent), *remarks_on(comparison.exam)]
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]

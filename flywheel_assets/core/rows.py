@@ -82,7 +82,8 @@ class EvalRow:
     `accepted` holds, where the record brought them (`accepted_answers`), several right answers in the form of the
     Berkeley leaderboard: a list of `{function_name: {parameter: [accepted values]}}`; None means the reference alone counts.
     `gold` says on whose word the reference is right (`core.datasets.gold`); `logged` is what the teacher answered, where a
-    person corrected it, and None where the reference is the teacher's own answer.
+    person corrected it, and None where the reference is the teacher's own answer. `draw_probability`, above 0 and 1 at most,
+    is the chance with which this row of the eval side came into the exam; None in files from before it was recorded.
     """
 
     row_id: str
@@ -97,6 +98,7 @@ class EvalRow:
     accepted: tuple[Json, ...] | None = None
     gold: str = "teacher"
     logged: Answer | None = None
+    draw_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,9 @@ from flywheel_assets.settings.schema import (
     PrefixSettings,
     Settings,
     SettingsError,
-    SplitSettings,
-    SplitStrategy,
     WorkloadSettings,
 )
+from flywheel_assets.settings.split import SplitSettings, SplitStrategy
 from flywheel_assets.settings.teacher import TeacherSettings
 from flywheel_assets.settings.telemetry import TelemetrySettings
 from flywheel_assets.settings.training import FinetuneMode, FinetuneSettings, TrainingSettings

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flywheel_assets.settings.nemo import CustomizerConfig, NemoJudge, Nim
-from flywheel_assets.settings.schema import SplitSettings
+from flywheel_assets.settings.split import SplitSettings
 from flywheel_assets.settings.training import TrainingSettings
 
 Content = dict[str, Any]

@@ -26,6 +26,7 @@ from flywheel_assets.settings.langfuse import LangfuseSettings
 from flywheel_assets.settings.nemo import NemoSettings, Nim
 from flywheel_assets.settings.prices import Price
 from flywheel_assets.settings.section import Section
+from flywheel_assets.settings.split import SplitSettings
 from flywheel_assets.settings.suites import SuiteSettings
 from flywheel_assets.settings.teacher import TeacherSettings
 from flywheel_assets.settings.telemetry import TelemetrySettings
@@ -47,27 +48,6 @@ class Engine(StrEnum):
     XLLAMACPP = "xllamacpp"
     OPENAI = "openai"
     NIM = "nim"
-
-
-class SplitStrategy(StrEnum):
-    """How eval rows are drawn: over all of the eval side, or only rows newer than the training window."""
-
-    RANDOM = "random"
-    TIME = "time"
-
-
-class SplitSettings(Section):
-    """How a workload's records become eval, training and validation rows."""
-
-    eval_size: int = Field(100, ge=1, description="Eval rows drawn at most; also fixes the eval share at the first build.")
-    val_ratio: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the training side kept for validation.")
-    min_total_records: int = Field(50, ge=2, description="Fewer usable records than this is a refusal.")
-    limit: int | None = Field(None, ge=1, description="Training rows drawn at most; null means all of them.")
-    random_seed: int = Field(0, description="Seed of every random choice; 0 is a seed like any other.")
-    strategy: SplitStrategy = Field(SplitStrategy.RANDOM, description="random, or time: examine on the newest rows.")
-    rare_class_rows: int = Field(
-        5, ge=1, description="Tools with fewer rows than this are pooled into one class when rows are balanced."
-    )
 
 
 class PrefixSettings(Section):

@@ -22,6 +22,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flywheel_assets.core.datasets.exam import Draw
 from flywheel_assets.core.datasets.index import Array, read_columns
 
 SPLIT_FILE = "split.json"
@@ -49,11 +50,19 @@ class SplitTerms:
     """What was fixed when a workload's first dataset was built, and stays in force.
 
     `eval_share`, in (0, 1), is the share of clusters on the eval side; it was computed over `fixed_over` usable records.
+    The others hold where the settings say nothing: how an exam is drawn, how many rows it takes of one conversation at
+    most (None: any number), and how large it is (None: `exam.OLD_EVAL_SIZE`), with the row counts at which to look and the
+    reason for both. Their defaults are those of workloads that began before they were written down.
     """
 
     random_seed: int
     eval_share: float
     fixed_over: int
+    draw: str = Draw.BALANCED
+    max_rows_per_conversation: int | None = None
+    eval_size: int | None = None
+    looks: tuple[int, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +213,4 @@ def read_split(folder: Path) -> tuple[SplitTerms, KnownKeys]:
         )
     table = read_columns(folder / KEYS_FILE, ["key", "side", "first"])
     known = KnownKeys(table["key"].to_numpy(), table["side"].to_numpy(), table["first"].to_numpy())
-    return SplitTerms(**content), known
+    return SplitTerms(**{**content, "looks": tuple(content.get("looks", ()))}), known

@@ -15,10 +15,13 @@ import numpy as np
 
 from flywheel_assets.core.cleaning import QualityPolicy
 from flywheel_assets.core.datasets.assignment import read_split, write_split
+from flywheel_assets.core.datasets.columns import IndexColumns
 from flywheel_assets.core.datasets.eval_file import write_eval_file
+from flywheel_assets.core.datasets.exam import PlanExam, plain_plan
 from flywheel_assets.core.datasets.manifest import Split, write_rows
+from flywheel_assets.core.datasets.policy import SplitPolicy
 from flywheel_assets.core.datasets.segments import read_summary
-from flywheel_assets.core.datasets.split import IndexColumns, SplitPolicy, SplitResult, split_rows
+from flywheel_assets.core.datasets.split import SplitResult, split_rows
 from flywheel_assets.core.datasets.training_shards import write_training_files
 from flywheel_assets.core.rows import Json
 from flywheel_assets.core.suites import DomainRule
@@ -33,9 +36,9 @@ class DatasetsSummary:
 
     `usable` records are neither dead nor unsupported nor left out for their quality. `left_out` counts by reason, over all
     records. `random_seed` and `eval_share` are those in force since the first build; `notes` say where the settings now
-    differ. `eval_classes` and `train_classes` count rows by class, the 50 largest; `eval_sources` counts eval rows by
-    source, `eval_suites` by suite and label, `eval_gold` by whose word their answer is right on (`gold`).
-    `training_window_end` (epoch seconds): strategy `time` only.
+    differ. `exam` is an `exam.Exam` as JSON. `eval_classes` and `train_classes` count rows by class, the 50 largest;
+    `eval_sources` counts eval rows by source, `eval_suites` by suite and label, `eval_gold` by whose word their answer is
+    right on (`gold`). `training_window_end` (epoch seconds): strategy `time` only.
     """
 
     workload: str
@@ -51,6 +54,7 @@ class DatasetsSummary:
     eval_gold: dict[str, int]
     random_seed: int
     eval_share: float
+    exam: Json
     training_window_end: float | None
     shards_reused: int
     shards_written: int
@@ -85,18 +89,19 @@ def build_datasets(
     domains: Sequence[DomainRule] = (),
     previous_train: Path | None = None,
     workers: int | None = None,
+    plan_exam: PlanExam = plain_plan,
 ) -> DatasetsSummary:
     """Write a workload's eval rows into `base_out` and its training rows into `train_out` (empty or absent folders).
 
     `previous` is the last version of the base folder: it remembers which side every conversation is on, and must be given
     whenever there is one. `previous_train` is the last version of the training folder; unchanged files are linked from
-    it. `quality` says which answers are in no file (None: all are used), `domains` how eval rows are labelled. Raises
-    NotEnoughRecords, before anything is written.
+    it. `quality` says which answers are in no file (None: all are used), `domains` how eval rows are labelled,
+    `plan_exam` how large an exam is that the policy leaves open. Raises NotEnoughRecords, before anything is written.
     """
     summary = read_summary(records)
     columns = IndexColumns.read(records, summary.segments, policy)
     before = read_split(previous) if previous is not None else None
-    result = split_rows(columns, policy, before, workload, quality)
+    result = split_rows(columns, policy, before, workload, quality, plan_exam)
     for folder in (base_out, train_out):
         folder.mkdir(parents=True, exist_ok=True)
     write_split(base_out, result.terms, result.known)
@@ -108,6 +113,7 @@ def build_datasets(
         summary.segments,
         result.eval_rows,
         clusters,
+        result.chances,
         domains,
         min_feedback=None if quality is None else quality.min_feedback,
     )
@@ -127,6 +133,7 @@ def build_datasets(
         eval_gold=eval_file.gold,
         random_seed=result.terms.random_seed,
         eval_share=result.terms.eval_share,
+        exam=result.exam.to_json(),
         training_window_end=result.window_end,
         shards_reused=files.shards_reused,
         shards_written=files.shards_written,

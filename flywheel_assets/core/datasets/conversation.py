@@ -23,6 +23,8 @@ from flywheel_assets.core.rows import Json
 TOOL_CLASS_PREFIX = "tool:"
 NO_CALL = "no_call"
 TEXT = "text"
+# In characters. What is longer is a sentence, and names no class.
+LONGEST_LABEL = 64
 
 _TEXT_PARTS = {"text": "text", "refusal": "refusal", "input_text": "text", "output_text": "text"}
 _UNSUPPORTED_PARTS = {
@@ -47,7 +49,8 @@ class Facts(NamedTuple):
     called) or `text`. `definitions` are 64-bit hashes of the offered tools, schemas and all, in the order of `tools`.
     `structured`: no tool is called, and the answer is a JSON object or list, or one was asked for. `unsupported` is empty,
     or what the record holds that a text model cannot take. Sizes are bytes of JSON (messages and
-    tools; the answer). The answer is the one that counts (`gold`): `cut_off` and `refusal`
+    tools; the answer). `label` is a 64-bit hash of the answer where it could be a label: one short line of text and no
+    call; else 0. The answer is the one that counts (`gold`): `cut_off` and `refusal`
     are about it, `feedback` is its score (NaN: none, or it was corrected). Tokens are as
     the teacher's server reported them, both or neither. The six last
     fields say where (byte, length) the body holds the prompt and the tools in training form, and the answer message;
@@ -75,6 +78,7 @@ class Facts(NamedTuple):
     user_turns: int
     request_size: int
     answer_size: int
+    label: int
     accepted: bool
     cut_off: bool
     refusal: bool
@@ -100,6 +104,14 @@ def session_hash(record: Json) -> int:
     """The hash of the session a record belongs to; 0 where it names none."""
     session = record.get("session_id")
     return hash64(f"session:{session}".encode()) if session else 0
+
+
+def label_hash(text: str) -> int:
+    """The hash of an answer that could be one of a set of labels; 0 for what is empty, long, or of several lines."""
+    label = text.strip()
+    if not label or len(label) > LONGEST_LABEL or len(label.splitlines()) > 1:
+        return 0
+    return hash64(label.casefold().encode("utf-8", "surrogatepass"))
 
 
 def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = None) -> Facts:
@@ -152,6 +164,7 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         user_turns=user_turns(request),
         request_size=len(prompt_json) + len(tools_json),
         answer_size=len(answer_json),
+        label=0 if called else label_hash(completion["content"]),
         accepted=accepted_answers(record) is not None,
         cut_off=not corrected and is_cut_off(response),
         refusal=is_refusal(request, answer),

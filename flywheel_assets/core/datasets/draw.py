@@ -1,7 +1,7 @@
 """Draws: which rows of a side are used when not all of them are.
 
-What belongs here: pure functions on arrays, in hash order and balanced over classes. What does not: sides
-(`assignment`), and files.
+What belongs here: pure functions on arrays, in hash order, in proportion or balanced over classes. What does not: sides
+(`assignment`), which rows are of one class (`strata`), and files.
 """
 
 from __future__ import annotations
@@ -26,10 +26,60 @@ def balanced_draw(classes: Array, order: Array, size: int, *, rare: int) -> Arra
     pooled = pool_rare(classes, rare)
     counts = np.bincount(pooled)
     quotas = fill_evenly(counts, size)
-    by_class = np.lexsort((order, pooled))
-    starts = np.cumsum(counts) - counts
-    rank = np.arange(len(pooled)) - np.repeat(starts, counts)
-    return np.sort(by_class[rank < quotas[pooled[by_class]]])
+    return np.flatnonzero(ranks(pooled, order) < quotas[pooled])
+
+
+def proportional_draw(strata: Array, order: Array, size: int, lots: Array) -> Array:
+    """Rows to take, sorted: `size` at most, every stratum within one row of its share of all rows.
+
+    `strata` are small integers, one a row; `lots` (0..1, one a stratum) say whose shares are rounded up. Within a stratum
+    rows are taken in ascending `order`, so a larger draw contains a smaller one but for rounding.
+    """
+    if size >= len(strata):
+        return np.arange(len(strata))
+    counts = np.bincount(strata, minlength=len(lots))
+    quotas = shares_by_lot(counts, size, lots)
+    return np.flatnonzero(ranks(strata, order) < quotas[strata])
+
+
+def shares_by_lot(counts: Array, size: int, lots: Array) -> Array:
+    """How many rows of each stratum: its share of `size`, rounded down or up, `size` in all (at most the sum of `counts`).
+
+    Rounding up the largest remainders would leave a stratum whose share is always a third of a row out of every exam, and
+    all rare tools with it. So it is a matter of lot: with the lots fixed for ever, a stratum is rounded up about as often
+    as its remainder says (Ohlsson's sequential Poisson sampling, 1998), and stays so while shares change little.
+    """
+    total = int(counts.sum())
+    quotas, remainders = np.divmod(counts.astype(np.int64) * size, total)
+    seats = size - int(quotas.sum())
+    left_over = np.flatnonzero(remainders)
+    by_lot = left_over[np.argsort(lots[left_over] / remainders[left_over], kind="stable")]
+    quotas[by_lot[:seats]] += 1
+    return quotas
+
+
+def over_limit(groups: Array, order: Array, limit: int) -> Array:
+    """Which rows are too many of their group, as a mask: all but its first `limit` in ascending `order`."""
+    return ranks(groups, order) >= limit
+
+
+def ranks(groups: Array, order: Array) -> Array:
+    """The place of each row in its group, from 0, in ascending `order`."""
+    by_group = np.lexsort((order, groups))
+    begins = np.ones(len(groups), bool)
+    begins[1:] = groups[by_group][1:] != groups[by_group][:-1]
+    starts = np.flatnonzero(begins)
+    sizes = np.diff(np.append(starts, len(groups)))
+    rank: Array = np.empty(len(groups), np.int64)
+    rank[by_group] = np.arange(len(groups)) - np.repeat(starts, sizes)
+    return rank
+
+
+def shares_taken(classes: Array, taken: Array) -> Array:
+    """Of the class of each row, the share (0..1) of rows among `taken` (row numbers)."""
+    counts = np.bincount(classes)
+    share: Array = np.bincount(classes[taken], minlength=len(counts)) / np.maximum(counts, 1)
+    return share[classes]
 
 
 def pool_rare(classes: Array, rare: int) -> Array:

@@ -30,7 +30,11 @@ _COLUMNS = ["row_id", "trace_id", "content", "feedback", "block_offset", "block_
 
 @dataclass(frozen=True, slots=True)
 class EvalFile:
-    """What was written: the data version (a hash of the lines), and rows by label of each suite and by gold."""
+    """What was written, and rows by label of each suite and by gold.
+
+    The data version is a hash of the lines without the chances of the rows: those change with every new record, and the
+    same rows are the same exam.
+    """
 
     data_version: str
     suites: dict[str, dict[str, int]]
@@ -44,12 +48,14 @@ def write_eval_file(
     segments: Sequence[Segment],
     rows: Array,
     clusters: Array,
+    chances: Array,
     domains: Sequence[DomainRule] = (),
     min_feedback: float | None = None,
 ) -> EvalFile:
     """Write the eval rows and count their labels.
 
-    `rows` are row numbers in the order of the exam, `clusters` their clusters' hashes. Bodies are read only of rows the
+    `rows` are row numbers in the order of the exam, `clusters` their clusters' hashes, `chances` (0..1) those with which
+    they were drawn. Bodies are read only of rows the
     previous eval file does not hold, but all rows are labelled anew: `domains` and `min_feedback` (`gold.gold_of`) may have
     changed. Rows that bring accepted answers stand first, so that the field is seen early.
     """
@@ -70,10 +76,12 @@ def write_eval_file(
         content["gold"] = gold_of(content, scores[number], min_feedback)
     ordered = sorted((made[row] for row in rows.tolist()), key=lambda row: "accepted_answers" not in row)
     suites = _label(ordered, domains)
-    lines = eval_lines(ordered)
-    (out / EVAL_FILE).write_bytes(b"".join(lines))
+    version = hashlib.sha256(b"".join(eval_lines(ordered))).hexdigest()[:16]
+    for number, chance in zip(rows.tolist(), chances.tolist(), strict=True):
+        made[number]["draw_probability"] = chance
+    (out / EVAL_FILE).write_bytes(b"".join(eval_lines(ordered)))
     gold = dict(sorted(Counter(str(row["gold"]) for row in ordered).items()))
-    return EvalFile(hashlib.sha256(b"".join(lines)).hexdigest()[:16], suites, gold)
+    return EvalFile(version, suites, gold)
 
 
 def _label(rows: Sequence[Json], domains: Sequence[DomainRule]) -> dict[str, dict[str, int]]:
@@ -115,5 +123,7 @@ def _previous_rows(previous: Path | None) -> list[Json]:
         return []
     with (previous / EVAL_FILE).open("rb") as file:
         rows = [read_eval_line(line) for line in file]
+    for row in rows:
+        row.pop("draw_probability", None)
     # Rows from before corrections were read may hold an answer that a person has put right.
     return [row for row in rows if "logged_answer" in row]

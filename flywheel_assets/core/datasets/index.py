@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("user_turns", pa.int32()),
         ("request_size", pa.int32()),
         ("answer_size", pa.int32()),
+        ("label", pa.uint64()),
         ("accepted", pa.bool_()),
         ("cut_off", pa.bool_()),
         ("refusal", pa.bool_()),
@@ -58,6 +59,8 @@ SCHEMA = pa.schema(
         ("position", pa.int64()),
     ]
 )
+# Columns that segments of earlier releases lack, and what stands there instead: "not known".
+_LATER = {"label": 0}
 # Values that differ in every row gain nothing from a dictionary and cost the time to try one.
 _DICTIONARIES = [
     "kind",
@@ -69,6 +72,7 @@ _DICTIONARIES = [
     "called.list.element",
     "cost_usd",
     "user_turns",
+    "label",
     "block_offset",
     "block_bytes",
 ]
@@ -87,6 +91,14 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
         return file.read(columns=list(columns), use_threads=False)
 
 
+def read_index(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the index of one segment, in this order; those it was written without are filled."""
+    table = read_columns(path, columns)
+    for name in _LATER.keys() & (set(columns) - set(table.column_names)):
+        table = table.append_column(SCHEMA.field(name), pa.repeat(pa.scalar(_LATER[name], pa.uint64()), table.num_rows))
+    return table.select(columns)
+
+
 def write_index(path: Path, table: pa.Table) -> None:
     """Write the index of one segment."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +108,7 @@ def write_index(path: Path, table: pa.Table) -> None:
 def index_tables(records: Path, segments: Sequence[Segment], columns: Sequence[str]) -> Iterator[pa.Table]:
     """The index, one table a segment, with these columns only."""
     for segment in segments:
-        yield read_columns(records / segment.index, columns)
+        yield read_index(records / segment.index, columns)
 
 
 def numbers(records: Path, segments: Sequence[Segment], column: str, dtype: Any) -> Array:

@@ -42,6 +42,7 @@ class LeftOut(StrEnum):
     LINKS_TRAIN_AND_VALIDATION = "links_train_and_validation"
     TRAIN_ONLY_SOURCE = "train_only_source_on_eval_side"
     NOT_DRAWN = "eval_side_not_drawn"
+    OVER_CONVERSATION_LIMIT = "eval_side_over_conversation_limit"
     BEFORE_EXAM_WINDOW = "eval_side_before_exam_window"
     AFTER_TRAINING_WINDOW = "after_training_window"
     OVER_LIMIT = "over_limit"

@@ -16,8 +16,8 @@ import pyarrow as pa
 from flywheel_assets.core.datasets.conversation import NO_CALL, TEXT
 from flywheel_assets.core.datasets.index import alive_rows, index_tables, value_counts
 from flywheel_assets.core.datasets.languages import languages_of
+from flywheel_assets.core.datasets.policy import is_train_only
 from flywheel_assets.core.datasets.segments import read_summary
-from flywheel_assets.core.datasets.split import is_train_only
 from flywheel_assets.core.records import RejectReason
 from flywheel_assets.core.rows import Json, WorkloadType
 

@@ -144,6 +144,7 @@ def eval_row(row: Json) -> EvalRow:
         accepted=tuple(accepted) if accepted else None,
         gold=row.get("gold", Gold.TEACHER),
         logged=None if logged is None else _answer(logged),
+        draw_probability=row.get("draw_probability"),
     )
 
 

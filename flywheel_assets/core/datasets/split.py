@@ -1,27 +1,32 @@
 """The split: which records are examined on, trained on, validated on, and why each of the others is in no file.
 
-What belongs here: the policy and the order of its steps, on arrays. What does not: sides (`assignment`), draws (`draw`),
-files (`build`).
+What belongs here: the order of the steps, on arrays. What does not: what the settings say (`policy`), sides
+(`assignment`), the exam's draw (`exam_draw`), files (`build`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from flywheel_assets.core.cleaning import QualityPolicy
 from flywheel_assets.core.datasets.assignment import Assignment, KnownKeys, Side, SplitTerms, assign_sides, uniform_hash
+from flywheel_assets.core.datasets.columns import IndexColumns
 from flywheel_assets.core.datasets.draw import balanced_draw, training_window_end
-from flywheel_assets.core.datasets.index import Array, codes, conversations, near_keys, numbers, read_dead
+from flywheel_assets.core.datasets.exam import Draw, Exam, PlanExam, plain_plan
+from flywheel_assets.core.datasets.exam_draw import draw_exam, exam_in_force, with_plan
+from flywheel_assets.core.datasets.index import Array
 from flywheel_assets.core.datasets.manifest import Fates, LeftOut, Split
-from flywheel_assets.core.datasets.segments import Segment
-from flywheel_assets.core.records import DEFAULT_SOURCE
+from flywheel_assets.core.datasets.policy import SplitPolicy
 
 # An exam never gets more than half of a young workload: the other half must be left to train on.
 MAX_EVAL_SHARE = 0.5
+# The eval side must hold a planned exam although nobody knows yet how much traffic will come: three conversations in ten
+# are enough of most, and leave most to train on.
+AUTO_EVAL_SHARE = 0.3
+# A handful of long conversations must not become the exam; what a fourth row of one adds is little.
+MAX_ROWS_PER_CONVERSATION = 3
 
 
 class NotEnoughRecords(Exception):
@@ -29,88 +34,16 @@ class NotEnoughRecords(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SplitPolicy:
-    """How records become eval, training and validation rows; the fields are those of `split` in flywheel.yaml.
-
-    `eval_share` fixes the share of the eval side at the first build, instead of `eval_size` over the records then seen.
-    `train_only_sources`: sources no exam is drawn from; None means every source but `traffic`. `limit` caps the training
-    rows (and validation rows in proportion); None means all.
-    """
-
-    eval_size: int = 100
-    val_ratio: float = 0.1
-    min_total_records: int = 50
-    limit: int | None = None
-    random_seed: int = 0
-    strategy: str = "random"
-    rare_class_rows: int = 5
-    eval_share: float | None = None
-    train_only_sources: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IndexColumns:
-    """The columns of a records folder that splitting reads, one value a row; memory is some 60 bytes a row.
-
-    `near` (rows x keys) adds 8 bytes for each key near-duplicates are known by.
-    """
-
-    rows: int
-    superseded: Array
-    duplicates: Array
-    supported: Array
-    train_only: Array
-    conversation: Array
-    prompt: Array
-    session: Array
-    near: Array
-    cut_off: Array
-    refusal: Array
-    feedback: Array
-    timestamp: Array
-    kinds: Array
-    kind_names: list[str]
-    source_counts: dict[str, int]
-    sources: Array
-    source_names: list[str]
-
-    @classmethod
-    def read(cls, records: Path, segments: Sequence[Segment], policy: SplitPolicy) -> IndexColumns:
-        """Read them from the index."""
-        superseded, duplicates = read_dead(records)
-        unsupported, unsupported_names = codes(records, segments, "unsupported")
-        sources, source_names = codes(records, segments, "source")
-        kinds, kind_names = codes(records, segments, "kind")
-        train_only = [name for name in source_names if is_train_only(name, policy.train_only_sources)]
-        supported = np.isin(unsupported, [code for code, name in enumerate(unsupported_names) if not name])
-        return cls(
-            rows=len(kinds),
-            superseded=superseded,
-            duplicates=duplicates,
-            supported=supported,
-            train_only=np.isin(sources, [source_names.index(name) for name in train_only]),
-            conversation=conversations(records, segments),
-            prompt=numbers(records, segments, "prompt", np.uint64),
-            session=numbers(records, segments, "session", np.uint64),
-            near=near_keys(records, segments),
-            cut_off=numbers(records, segments, "cut_off", np.bool_),
-            refusal=numbers(records, segments, "refusal", np.bool_),
-            feedback=numbers(records, segments, "feedback", np.float64),
-            timestamp=numbers(records, segments, "timestamp", np.float64),
-            kinds=kinds,
-            kind_names=kind_names,
-            source_counts=dict(zip(source_names, np.bincount(sources, minlength=len(source_names)).tolist(), strict=True)),
-            sources=sources,
-            source_names=source_names,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class SplitResult:
-    """The fate of every row, the eval rows in the order they are examined, and what is remembered for the next build."""
+    """The fate of every row, the eval rows in the order they are examined, and what is remembered for the next build.
+
+    `chances` (0..1, one an eval row) are those with which each came into the exam.
+    """
 
     fates: Fates
     eval_rows: Array
+    chances: Array
+    exam: Exam
     usable: int
     terms: SplitTerms
     known: KnownKeys
@@ -124,10 +57,12 @@ def split_rows(
     before: tuple[SplitTerms, KnownKeys] | None,
     workload: str,
     quality: QualityPolicy | None = None,
+    plan_exam: PlanExam = plain_plan,
 ) -> SplitResult:
     """Decide on every row. `before` is what the last build remembered, None for a workload's first.
 
-    `quality` says which answers are not used (None: all are). Such rows are not usable, and take no side.
+    `quality` says which answers are not used (None: all are). Such rows are not usable, and take no side. `plan_exam` is
+    asked once, at the first build, where the policy says "auto".
 
     Seed and eval share are those of the first build, whatever the policy says now: with others, rows would change
     sides. `notes` says so where they differ. Raises NotEnoughRecords.
@@ -149,11 +84,14 @@ def split_rows(
     fates.clusters[rows] = assignment.clusters
     fates.leave_out(rows[linked], LeftOut.LINKS_BOTH_SIDES)
     fates.leave_out(rows[~linked & (assignment.sides == Side.EVAL) & columns.train_only[rows]], LeftOut.TRAIN_ONLY_SOURCE)
-    window_end = _narrow_to_window(columns, fates, policy) if policy.strategy == "time" else None
-    eval_rows = _draw_eval(columns, fates, policy, terms)
+    if before is None:
+        terms = with_plan(columns, fates, policy, terms, plan_exam)
+    exam = exam_in_force(policy, terms, fates)
+    window_end = _narrow_to_window(columns, fates, exam.eval_size) if policy.strategy == "time" else None
+    eval_rows, chances, exam = draw_exam(columns, fates, policy, terms, exam)
     _split_training_side(columns, fates, policy, terms, rows, assignment)
     notes = tuple(_notes(policy, terms, workload)) if before is not None else ()
-    return SplitResult(fates, eval_rows, len(rows), terms, known, window_end, notes)
+    return SplitResult(fates, eval_rows, chances, exam, len(rows), terms, known, window_end, notes)
 
 
 def _leave_out_for_quality(columns: IndexColumns, fates: Fates, quality: QualityPolicy) -> None:
@@ -185,29 +123,28 @@ def _refuse_too_few(columns: IndexColumns, rows: Array, policy: SplitPolicy, wor
 
 def _first_terms(columns: IndexColumns, rows: Array, policy: SplitPolicy) -> SplitTerms:
     examinable = int((~columns.train_only[rows]).sum())
-    share = policy.eval_share if policy.eval_share is not None else min(MAX_EVAL_SHARE, policy.eval_size / examinable)
-    return SplitTerms(random_seed=policy.random_seed, eval_share=share, fixed_over=examinable)
+    share = policy.eval_share
+    if share is None:
+        size = policy.eval_size
+        share = min(MAX_EVAL_SHARE, size / examinable) if isinstance(size, int) else AUTO_EVAL_SHARE
+    limit = policy.max_rows_per_conversation
+    return SplitTerms(
+        random_seed=policy.random_seed,
+        eval_share=share,
+        fixed_over=examinable,
+        draw=policy.draw or Draw.PROPORTIONAL,
+        max_rows_per_conversation=MAX_ROWS_PER_CONVERSATION if limit is None else limit,
+    )
 
 
-def _narrow_to_window(columns: IndexColumns, fates: Fates, policy: SplitPolicy) -> float:
+def _narrow_to_window(columns: IndexColumns, fates: Fates, eval_size: int) -> float:
     rows = fates.undecided_rows()
     on_eval_side = fates.sides[rows] == Side.EVAL
-    end = training_window_end(columns.timestamp[rows[on_eval_side]], policy.eval_size)
+    end = training_window_end(columns.timestamp[rows[on_eval_side]], eval_size)
     late = columns.timestamp[rows] > end
     fates.leave_out(rows[on_eval_side & ~late], LeftOut.BEFORE_EXAM_WINDOW)
     fates.leave_out(rows[~on_eval_side & late], LeftOut.AFTER_TRAINING_WINDOW)
     return end
-
-
-def _draw_eval(columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: SplitTerms) -> Array:
-    rows = fates.undecided_rows()
-    rows = rows[fates.sides[rows] == Side.EVAL]
-    order = uniform_hash("draw", terms.random_seed, columns.conversation[rows])
-    drawn = balanced_draw(columns.kinds[rows], order, policy.eval_size, rare=policy.rare_class_rows)
-    fates.leave_out(np.delete(rows, drawn), LeftOut.NOT_DRAWN)
-    fates.splits[rows[drawn]] = Split.EVAL
-    in_order: Array = rows[drawn][np.argsort(order[drawn], kind="stable")]
-    return in_order
 
 
 def _split_training_side(
@@ -238,11 +175,6 @@ def _validation_limit(policy: SplitPolicy) -> int | None:
     if policy.limit is None:
         return None
     return max(1, round(policy.limit * policy.val_ratio / (1 - policy.val_ratio)))
-
-
-def is_train_only(source: str, train_only: Sequence[str] | None) -> bool:
-    """Whether no exam is drawn from a source; `train_only` names those, None: every one but `traffic`."""
-    return source != DEFAULT_SOURCE if train_only is None else source in train_only
 
 
 def _notes(policy: SplitPolicy, terms: SplitTerms, workload: str) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from flywheel_assets.core.clusters import cluster_codes, effective_clusters
 from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.rows import WorkloadType
 
@@ -34,6 +35,7 @@ def caveats(comparison: Comparison) -> Iterator[str]:
         worth = effective_clusters(cluster_codes(comparison.clusters, len(comparison.row_ids)))
         uneven = f", worth {worth:.0f} of equal length" if round(worth) < clusters else ""
         yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations{uneven}; intervals are wider for it."
+    yield from remarks_on(comparison.exam)
     if comparison.sources_note:
         yield comparison.sources_note
     yield from comparison.notes

@@ -11,7 +11,7 @@ import pytest
 
 from flywheel_assets.core.datasets import appending, profile_workload, read_eval_rows, training_shards, update, workers
 from flywheel_assets.core.datasets.build import build_datasets
-from flywheel_assets.core.datasets.split import SplitPolicy
+from flywheel_assets.core.datasets.policy import SplitPolicy
 from tests.core.datasets.workbench import MAX_BYTES, NOW, Stored, Workbench, call, log_line
 
 POLICY = SplitPolicy(eval_size=10, min_total_records=2, eval_share=0.3)

@@ -1,0 +1,101 @@
+"""The exam: how many rows it holds, when one may look at it, how its rows are drawn, and what that makes scores be about.
+
+What belongs here: the plain data about an exam that datasets, comparisons, decisions and reports share, and its sentences.
+What does not: how large an exam must be (its caller plans that, from the gates), and drawing rows (`draw`, `split`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from flywheel_assets.core.rows import Json
+
+# What `split.eval_size` was by default before it could be computed: workloads that began then keep it.
+OLD_EVAL_SIZE = 100
+
+
+class Draw(StrEnum):
+    """How the eval rows are taken from the eval side: in the proportions of the traffic, or evenly over tools."""
+
+    PROPORTIONAL = "proportional"
+    BALANCED = "balanced"
+
+
+@dataclass(frozen=True, slots=True)
+class ExamFacts:
+    """What is known of a workload when its exam is planned; no score is.
+
+    `examinable` rows on the eval side may be drawn today, once the limit per conversation is kept; they come from
+    `conversations` conversations, `mean_rows_per_conversation` each. `kinds` counts by class (`tool:NAME`, `no_call`,
+    `text`) every usable row that may be examined on, of both sides and within that limit: more rows tell the shares of the
+    classes better.
+    """
+
+    examinable: int
+    kinds: Mapping[str, int]
+    conversations: int
+    mean_rows_per_conversation: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExamPlan:
+    """How many eval rows to draw at most (1 or more), the row counts at which to look, and a sentence that says why."""
+
+    eval_size: int
+    looks: tuple[int, ...]
+    note: str
+
+
+PlanExam = Callable[[ExamFacts], ExamPlan]
+
+
+def plain_plan(facts: ExamFacts) -> ExamPlan:
+    """300 rows and no looks: a plan for callers that know of no gates."""
+    return ExamPlan(300, (), "300 eval rows, whatever the gates are.")
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """The exam a build drew, by the terms in force.
+
+    `auto`: its size was not set but planned (or, in workloads that began before that was possible, is the old default).
+    `eval_side_rows` are the usable rows on the eval side; of them, `over_limit` rows were too many of one conversation, and
+    `not_drawn` further ones would make a larger exam.
+    """
+
+    eval_size: int
+    auto: bool
+    looks: tuple[int, ...]
+    draw: Draw
+    max_rows_per_conversation: int | None
+    eval_side_rows: int
+    not_drawn: int
+    over_limit: int
+    note: str
+
+    def to_json(self) -> Json:
+        """JSON-ready, with the fields' names."""
+        return {**asdict(self), "looks": list(self.looks), "draw": self.draw.value}
+
+
+def meaning_of(exam: Mapping[str, object]) -> Json:
+    """What of an exam (`Exam.to_json`) changes what its scores mean; empty where it is drawn as exams always were.
+
+    Empty also for an exam nothing was recorded of. Counts are left out: they change with every new record.
+    """
+    if not exam or (exam["draw"] == Draw.BALANCED and exam["max_rows_per_conversation"] is None and not exam["looks"]):
+        return {}
+    return {name: exam[name] for name in ("eval_size", "looks", "draw", "max_rows_per_conversation")}
+
+
+def remarks_on(exam: Json) -> Iterator[str]:
+    """What a reader must know of how the rows were drawn, one sentence a line; nothing where all rows are examined on."""
+    if exam and exam["over_limit"]:
+        yield (
+            f"At most {exam['max_rows_per_conversation']} rows of one conversation were drawn: scores are about "
+            "conversations so capped, not about every turn."
+        )
+    if exam and exam["draw"] == Draw.BALANCED and exam["not_drawn"]:
+        yield "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."

@@ -1,0 +1,101 @@
+"""The draw of the exam: which rows of the eval side are asked, under the terms and settings in force.
+
+What belongs here: those terms, the limit per conversation and the draw, on arrays. What does not: sides (`assignment`), the
+other steps of a split (`split`), and the arithmetic of draws (`draw`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from flywheel_assets.core.datasets.assignment import Side, SplitTerms, uniform_hash
+from flywheel_assets.core.datasets.columns import IndexColumns
+from flywheel_assets.core.datasets.draw import balanced_draw, over_limit, pool_rare, proportional_draw, shares_taken
+from flywheel_assets.core.datasets.exam import OLD_EVAL_SIZE, Draw, Exam, ExamFacts, PlanExam
+from flywheel_assets.core.datasets.index import Array
+from flywheel_assets.core.datasets.manifest import Fates, LeftOut, Split
+from flywheel_assets.core.datasets.policy import SplitPolicy
+from flywheel_assets.core.datasets.strata import strata_of
+
+
+def with_plan(
+    columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: SplitTerms, plan_exam: PlanExam
+) -> SplitTerms:
+    """The terms with the size of the exam: as set, or as planned from what the eval side can give."""
+    if isinstance(policy.eval_size, int):
+        return replace(terms, eval_size=policy.eval_size)
+    limit = terms.max_rows_per_conversation
+    rows = fates.undecided_rows()
+    rows = rows[~columns.train_only[rows]]
+    within = rows[~_over_limit(columns, fates, rows, terms.random_seed, limit)]
+    counts = np.bincount(columns.kinds[within], minlength=len(columns.kind_names)).tolist()
+    candidates = within[fates.sides[within] == Side.EVAL]
+    conversations = len(np.unique(fates.clusters[candidates]))
+    facts = ExamFacts(
+        examinable=len(candidates),
+        kinds={name: count for name, count in zip(columns.kind_names, counts, strict=True) if count},
+        conversations=conversations,
+        mean_rows_per_conversation=len(candidates) / conversations if conversations else 0.0,
+    )
+    plan = plan_exam(facts)
+    return replace(terms, eval_size=plan.eval_size, looks=plan.looks, note=plan.note)
+
+
+def exam_in_force(policy: SplitPolicy, terms: SplitTerms, fates: Fates) -> Exam:
+    """What the settings say, and where they say nothing what the first build fixed; nothing is drawn yet."""
+    limit = policy.max_rows_per_conversation
+    auto = not isinstance(policy.eval_size, int)
+    size = policy.eval_size if isinstance(policy.eval_size, int) else terms.eval_size or OLD_EVAL_SIZE
+    old = f"{OLD_EVAL_SIZE} eval rows: this workload began before their number was computed. split.eval_size sets another."
+    return Exam(
+        eval_size=size,
+        auto=auto,
+        looks=terms.looks if auto else (),
+        draw=Draw(policy.draw or terms.draw),
+        max_rows_per_conversation=terms.max_rows_per_conversation if limit is None else limit,
+        eval_side_rows=int((fates.sides[fates.undecided_rows()] == Side.EVAL).sum()),
+        not_drawn=0,
+        over_limit=0,
+        note="" if not auto else old if terms.eval_size is None else terms.note,
+    )
+
+
+def draw_exam(
+    columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: SplitTerms, exam: Exam
+) -> tuple[Array, Array, Exam]:
+    """The eval rows in the order they are examined, the chance each had, and the exam with what it left."""
+    rows = fates.undecided_rows()
+    rows = rows[fates.sides[rows] == Side.EVAL]
+    too_many = _over_limit(columns, fates, rows, terms.random_seed, exam.max_rows_per_conversation)
+    kept = shares_taken(np.unique(fates.clusters[rows], return_inverse=True)[1], np.flatnonzero(~too_many))
+    fates.leave_out(rows[too_many], LeftOut.OVER_CONVERSATION_LIMIT)
+    rows, kept = rows[~too_many], kept[~too_many]
+    order = uniform_hash("draw", terms.random_seed, columns.conversation[rows])
+    kinds = columns.kinds[rows]
+    if exam.draw is Draw.BALANCED:
+        drawn = balanced_draw(kinds, order, exam.eval_size, rare=policy.rare_class_rows)
+        chances = kept * shares_taken(pool_rare(kinds, policy.rare_class_rows), drawn)
+    else:
+        strata = strata_of(
+            kinds, columns.kind_names, columns.label[rows], columns.answer_size[rows], columns.several_turns[rows]
+        )
+        names, of_row = np.unique(strata, return_inverse=True)
+        lots = uniform_hash("rounding", terms.random_seed, names)
+        drawn = proportional_draw(of_row, order, exam.eval_size, lots)
+        chances = kept * min(1.0, exam.eval_size / max(1, len(rows)))
+    fates.leave_out(np.delete(rows, drawn), LeftOut.NOT_DRAWN)
+    fates.splits[rows[drawn]] = Split.EVAL
+    in_order = drawn[np.argsort(order[drawn], kind="stable")]
+    counted = replace(exam, over_limit=int(too_many.sum()), not_drawn=len(rows) - len(drawn))
+    return rows[in_order], chances[in_order], counted
+
+
+def _over_limit(columns: IndexColumns, fates: Fates, rows: Array, seed: int, limit: int | None) -> Array:
+    """Which of these rows are too many of their conversation, as a mask."""
+    if limit is None:
+        return np.zeros(len(rows), bool)
+    # Not the order of the draw: those a conversation keeps would be likelier to be drawn than others.
+    order = uniform_hash("conversation limit", seed, columns.conversation[rows])
+    return over_limit(fates.clusters[rows], order, limit)
