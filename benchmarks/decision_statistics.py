@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from flywheel_assets.core.datasets.exam import ExamFacts
 
 from benchmarks.figure import figure
 from benchmarks.traffic import Floats, Rows, Setting, drawn, events, lengths
 from flywheel_assets.core.comparison import Arm, Comparison
+from flywheel_assets.core.datasets.exam import ExamFacts
 from flywheel_assets.core.decisions import Verdict, decide
 from flywheel_assets.core.exam_size import Planning, plan_exam
 from flywheel_assets.core.gates import Against, Gate, GateKind

@@ -44,7 +44,7 @@ class GateNeed:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Where eval rows come from: of `records` ingested ones, `eval_side` may be evaluated on, and `drawn` were.
+    """Where eval rows come from: of `records` ingested ones, `eval_side` could be evaluated on, and `drawn` were.
 
     `eval_size` is the most that is drawn.
     """
@@ -60,7 +60,8 @@ class Supply:
         exam = comparison.exam
         if not exam.get("records"):
             return None
-        return cls(exam["records"], exam["eval_side_rows"], len(comparison.row_ids), exam["eval_size"])
+        drawn = len(comparison.row_ids)
+        return cls(exam["records"], drawn + exam["not_drawn"], drawn, exam["eval_size"])
 
     @property
     def unused(self) -> int:
@@ -88,7 +89,7 @@ class Needs:
 
     def to_json(self) -> Json:
         """A JSON-ready form with the fields' names."""
-        return asdict(self)
+        return {**asdict(self), "gates": [need.to_json() for need in self.gates]}
 
     def sentences(self) -> tuple[str, ...]:
         """What to do, for the person who must."""

@@ -27,16 +27,14 @@ class Draw(StrEnum):
 class ExamFacts:
     """What is known of a workload when its exam is planned; no score is.
 
-    `examinable` rows on the eval side may be drawn today, once the limit per conversation is kept; they come from
-    `conversations` conversations, `mean_rows_per_conversation` each. `kinds` counts by class (`tool:NAME`, `no_call`,
-    `text`) every usable row that may be examined on, of both sides and within that limit: more rows tell the shares of the
-    classes better.
+    `examinable` rows on the eval side may be drawn today, once the limit per conversation is kept. `kinds` counts by class
+    (`tool:NAME`, `no_call`, `text`) every usable row that may be examined on, of both sides and within that limit: more rows
+    tell the shares of the classes better. `conversation_sizes` counts the conversations of these rows by how many they have.
     """
 
     examinable: int
     kinds: Mapping[str, int]
-    conversations: int
-    mean_rows_per_conversation: float
+    conversation_sizes: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +59,7 @@ class Exam:
     """The exam a build drew, by the terms in force.
 
     `auto`: its size was not set but planned (or, in workloads that began before that was possible, is the old default).
+    `records` is how many were ingested for it, whatever became of them.
     `eval_side_rows` are the usable rows on the eval side; of them, `over_limit` rows were too many of one conversation, and
     `not_drawn` further ones would make a larger exam.
     """
@@ -70,6 +69,7 @@ class Exam:
     looks: tuple[int, ...]
     draw: Draw
     max_rows_per_conversation: int | None
+    records: int
     eval_side_rows: int
     not_drawn: int
     over_limit: int

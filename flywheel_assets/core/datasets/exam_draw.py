@@ -31,19 +31,17 @@ def with_plan(
     rows = rows[~columns.train_only[rows]]
     within = rows[~_over_limit(columns, fates, rows, terms.random_seed, limit)]
     counts = np.bincount(columns.kinds[within], minlength=len(columns.kind_names)).tolist()
-    candidates = within[fates.sides[within] == Side.EVAL]
-    conversations = len(np.unique(fates.clusters[candidates]))
+    sizes = np.unique(np.unique(fates.clusters[within], return_counts=True)[1], return_counts=True)
     facts = ExamFacts(
-        examinable=len(candidates),
+        examinable=int((fates.sides[within] == Side.EVAL).sum()),
         kinds={name: count for name, count in zip(columns.kind_names, counts, strict=True) if count},
-        conversations=conversations,
-        mean_rows_per_conversation=len(candidates) / conversations if conversations else 0.0,
+        conversation_sizes=dict(zip(*(part.tolist() for part in sizes), strict=True)),
     )
     plan = plan_exam(facts)
     return replace(terms, eval_size=plan.eval_size, looks=plan.looks, note=plan.note)
 
 
-def exam_in_force(policy: SplitPolicy, terms: SplitTerms, fates: Fates) -> Exam:
+def exam_in_force(columns: IndexColumns, policy: SplitPolicy, terms: SplitTerms, fates: Fates) -> Exam:
     """What the settings say, and where they say nothing what the first build fixed; nothing is drawn yet."""
     limit = policy.max_rows_per_conversation
     auto = not isinstance(policy.eval_size, int)
@@ -55,6 +53,7 @@ def exam_in_force(policy: SplitPolicy, terms: SplitTerms, fates: Fates) -> Exam:
         looks=terms.looks if auto else (),
         draw=Draw(policy.draw or terms.draw),
         max_rows_per_conversation=terms.max_rows_per_conversation if limit is None else limit,
+        records=columns.rows,
         eval_side_rows=int((fates.sides[fates.undecided_rows()] == Side.EVAL).sum()),
         not_drawn=0,
         over_limit=0,

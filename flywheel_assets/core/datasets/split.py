@@ -86,7 +86,7 @@ def split_rows(
     fates.leave_out(rows[~linked & (assignment.sides == Side.EVAL) & columns.train_only[rows]], LeftOut.TRAIN_ONLY_SOURCE)
     if before is None:
         terms = with_plan(columns, fates, policy, terms, plan_exam)
-    exam = exam_in_force(policy, terms, fates)
+    exam = exam_in_force(columns, policy, terms, fates)
     window_end = _narrow_to_window(columns, fates, exam.eval_size) if policy.strategy == "time" else None
     eval_rows, chances, exam = draw_exam(columns, fates, policy, terms, exam)
     _split_training_side(columns, fates, policy, terms, rows, assignment)

@@ -285,12 +285,13 @@ def test_an_exam_is_planned_once_and_its_plan_is_kept(workbench: Workbench) -> N
 
     first = build(traffic(0, 700), SplitPolicy())
     assert first.eval_share == 0.3
-    assert first.exam | {"eval_side_rows": 0, "not_drawn": 0, "over_limit": 0} == {
+    assert first.exam | {"records": 0, "eval_side_rows": 0, "not_drawn": 0, "over_limit": 0} == {
         "eval_size": 120,
         "auto": True,
         "looks": [60, 120],
         "draw": "proportional",
         "max_rows_per_conversation": 3,
+        "records": 0,
         "eval_side_rows": 0,
         "not_drawn": 0,
         "over_limit": 0,
@@ -298,7 +299,7 @@ def test_an_exam_is_planned_once_and_its_plan_is_kept(workbench: Workbench) -> N
     }
     [facts] = asked
     assert facts.examinable == first.eval_rows + first.exam["not_drawn"]
-    assert facts.examinable == pytest.approx(facts.conversations * facts.mean_rows_per_conversation)
+    assert sum(size * count for size, count in facts.conversation_sizes.items()) == sum(facts.kinds.values())
     assert set(facts.kinds) == {"tool:often", "tool:seldom", "no_call"}
     assert sum(facts.kinds.values()) > facts.examinable
 
