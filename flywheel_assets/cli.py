@@ -171,7 +171,7 @@ def plan_command(
     """How many eval rows the margin needs, and what a judge would cost, before anything is spent."""
     from flywheel_assets.resources.flywheel import Flywheel
     from flywheel_assets.resources.judge.estimate import judging_plan
-    from flywheel_assets.resources.status import sample_size_plan
+    from flywheel_assets.resources.sample_plan import sample_size_plan
     from flywheel_assets.tables import print_sample_size
 
     # Written so that nan is out of range too.

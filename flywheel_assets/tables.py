@@ -87,21 +87,36 @@ def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console)
 
 def print_sample_size(content: Json, out: Console) -> None:
     """`flywheel plan`."""
-    out.print(f"{content['workload']}: {content['eval_rows']} eval rows now, {content['records']} records")
-    out.print(f"alpha {content['alpha']:g} shared by {content['arms']} variant(s), power {content['power']:g}")
-    table = Table("metric", "margin", "difference", "discordance", "", "rows needed", "there are", "missing")
-    for row in content["plans"]:
+    kind = content["type"] or "not profiled yet"
+    out.print(
+        f"{content['workload']} ({kind}): {content['records']:,} records, {content['eval_rows']:,} eval rows of them",
+        style="bold",
+    )
+    about = f"; the closest is {escape(content['about'])}" if content["about"] else ""
+    out.print(f"{content['arms']} variants share alpha {content['alpha']:g}; power {content['power']:g}{about}")
+    if content["exam"]:
+        out.print(f"the exam: {escape(content['exam']['note'] or 'as split.eval_size says')}")
+    table = Table(
+        "gate", "margin", "difference", "discordance", "", "rows now", "conversations", "more rows", "more conversations"
+    )
+    for need in content["gates"]:
+        never = need["missing_rows"] is None
         table.add_row(
-            row["metric"],
-            f"{row['margin']:.3f}",
-            f"{row['difference']:+z.3f}",
-            f"{row['discordance']:.3f}",
-            "seen" if row["observed"] else "assumed",
-            "no number will do" if row["needed"] is None else f"{row['needed']:,}",
-            f"{row['available']:,}",
-            "" if row["missing"] is None else f"{row['missing']:,}",
+            escape(need["gate"]),
+            f"{need['margin']:.3f}",
+            f"{need['difference']:+z.3f}",
+            f"{need['discordance']:.3f}",
+            "seen" if need["observed"] else "planned",
+            f"{need['rows']:,}",
+            f"{need['conversations']:,.0f}",
+            "no number will do" if never else f"{need['missing_rows']:,}",
+            "" if never else f"{need['missing_conversations']:,}",
         )
     out.print(table)
+    if content["eval_rows_needed"]:
+        out.print(f"in all about {content['eval_rows_needed']:,} more eval rows")
+    for sentence in content["what_now"]:
+        out.print(sentence)
     for look in content["looks"]:
         out.print(f"look at {look['rows']:,} eval rows: {look['spent']:.4f} of alpha spent by then")
     if content["judging"]:
@@ -169,7 +184,8 @@ def _print_decision(decision: Json | None, out: Console) -> None:
         model = f"{served['candidate']} ({served['variant']})"
         out.print(f"  serves now: {model}, approved by {escape(served['who'])} on {served['time']}")
     if decision["needed_rows"]:
-        out.print(f"  {decision['needed_rows']:,} more eval rows are needed for a verdict")
+        records = f", about {decision['needed_records']:,} more records" if decision.get("needed_records") else ""
+        out.print(f"  {decision['needed_rows']:,} more eval rows are needed for a verdict{records}")
     for reason in decision["reasons"]:
         out.print(f"  - {escape(reason)}")
     if decision["expired"]:

@@ -18,10 +18,11 @@ from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Ref
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.core import datasets as core
 from flywheel_assets.core import graph
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import cleaning_policy, domain_rules, quality_policy, train_only_sources
+from flywheel_assets.resources.sample_plan import exam_planner
 from flywheel_assets.resources.trace_stores import UnknownWatermark
 from flywheel_assets.settings import Settings
 
@@ -179,6 +180,9 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
             quality=quality_policy(work.flywheel.settings, workload),
             domains=domain_rules(work.flywheel.settings, workload),
             previous_train=previous_train.path if previous_train else None,
+            plan_exam=exam_planner(
+                work.flywheel.settings, workload, WorkloadType(work.upstream(graph.PROFILE).summary["type"])
+            ),
         )
     except core.NotEnoughRecords as error:
         raise Refusal(str(error), check=(graph.BASE, "enough_records")) from error

@@ -52,6 +52,12 @@ class Decision:
     reasons: tuple[str, ...]
     evidence: Json = field(default_factory=dict)
 
+    @property
+    def needed_records(self) -> int | None:
+        """About how many more records to ingest for `needed_rows`; None where nothing is needed or nobody knows."""
+        needs = self.evidence.get("needs")
+        return None if needs is None else needs["records"]
+
     def to_status(self) -> Json:
         """The form `flywheel status --json` shows."""
         return {
@@ -59,6 +65,7 @@ class Decision:
             "candidate": self.candidate,
             "variant": None if self.variant is None else self.variant.value,
             "needed_rows": self.needed_rows,
+            "needed_records": self.needed_records,
             "reasons": list(self.reasons),
         }
 

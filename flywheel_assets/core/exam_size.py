@@ -10,14 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from flywheel_assets.core.clusters import small_sample, tail_size
+from flywheel_assets.core.datasets.conversation import TOOL_CLASS_PREFIX
 from flywheel_assets.core.datasets.exam import ExamFacts, ExamPlan
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS
 from flywheel_assets.core.gates import TESTED, Against, Gate, GateKind
+from flywheel_assets.core.judge import JUDGE_COLUMNS, Rubric
+from flywheel_assets.core.judge.columns import applies
+from flywheel_assets.core.metrics import MetricError, score_rows
 from flywheel_assets.core.needs import GateNeed
+from flywheel_assets.core.rows import Answer, EvalRow, Prediction, ToolCall, WorkloadType
 from flywheel_assets.core.sample_size import needed_rows
 
 # How alike lost rows of one conversation are taken to be (intraclass correlation): turns of a chat share their subject.
@@ -69,6 +75,45 @@ def plan_exam(gates: Sequence[Gate], shares: Mapping[str, float], facts: ExamFac
     if hopeless:
         note += f" A candidate that loses what is expected never meets {', '.join(hopeless)}: widen the margin."
     return ExamPlan(size, (size,), note)
+
+
+def gate_shares(gates: Sequence[Gate], workload_type: WorkloadType, kinds: Mapping[str, int]) -> dict[str, float]:
+    """The share of rows (0..1) that each gate applies to, by label, in traffic of these classes.
+
+    Whether a metric applies depends on the row alone, so a row of each class tells. Gates on one suite are left out: which
+    rows bear a label is known once they are drawn.
+    """
+    rows = sum(kinds.values())
+    return {
+        gate.label: sum(count for kind, count in kinds.items() if _applies(gate.metric, workload_type, kind)) / rows
+        for gate in gates
+        if gate.kind in TESTED and gate.suite is None and rows
+    }
+
+
+@cache
+def _applies(metric: str, workload_type: WorkloadType, kind: str) -> bool:
+    """Whether a metric applies to rows of a class; yes where it applies to neither calls nor text, as one that asks for more
+    than that, such as a schema."""
+    probes = {True: _probe(Answer(None, (ToolCall("f", "{}"),))), False: _probe(Answer("{}"))}
+    if metric in JUDGE_COLUMNS:
+        return applies(Rubric(metric), probes[kind.startswith(TOOL_CLASS_PREFIX)])
+    found = {calls: _has_score(metric, workload_type, row) for calls, row in probes.items()}
+    return found[kind.startswith(TOOL_CLASS_PREFIX)] or not any(found.values())
+
+
+def _has_score(metric: str, workload_type: WorkloadType, row: EvalRow) -> bool:
+    try:
+        scores = score_rows(workload_type, [row], [Prediction(row.row_id, row.reference)], only={metric})
+    except MetricError:
+        # A metric of another package that wants more of a row than the probe has says so when it is asked for real.
+        return True
+    return metric in scores and not bool(np.isnan(scores[metric][0]))
+
+
+def _probe(reference: Answer) -> EvalRow:
+    request = {"messages": [{"role": "user", "content": "?"}], "tools": []}
+    return EvalRow("probe", "probe", "probe", request, reference, "single_turn")
 
 
 def planned_needs(

@@ -7,7 +7,7 @@ does not: judging them (`core.gate_findings`) and the verdict over all of it (`c
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -18,7 +18,9 @@ from flywheel_assets.core.judge import JUDGE_COLUMNS, Rubric
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 
-_DEFAULT_MARGIN = 0.05
+DEFAULT_MARGIN = 0.05
+# The loss over all traffic (0..1) that a default gate excludes at the finest.
+_LEAST_OF_TRAFFIC = 0.01
 _BESIDE: Mapping[WorkloadType, tuple[str, ...]] = {
     WorkloadType.TOOL_CALLING: ("no_call",),
     WorkloadType.STRUCTURED: ("schema_valid",),
@@ -95,19 +97,35 @@ class Gate:
 
 
 def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> tuple[Gate, ...]:
-    """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each.
+    """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each, before `for_shares`.
 
     tool_calling: `function_name_and_args` and `no_call`, which judge different rows; structured: `field_f1` and
     `schema_valid`; generic: `f1`. Where `judge_tool_call` is among the columns `judged`, it takes the place of the first.
     """
     main = Rubric.TOOL_CALL.value if Rubric.TOOL_CALL in judged else MAIN_METRIC[workload_type]
-    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in (main, *_BESIDE[workload_type]))
+    return tuple(Gate(metric, DEFAULT_MARGIN) for metric in (main, *_BESIDE[workload_type]))
 
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:
-    """`gates_of_type`, as far as the eval set has rows they apply to."""
+    """`gates_of_type`, as wide as the rows they apply to ask for (`for_shares`)."""
     gates = gates_of_type(comparison.workload_type, comparison.reference)
-    return tuple(gate for gate in gates if rows_of(comparison, gate).any())
+    rows = max(1, len(comparison.row_ids))
+    return for_shares(gates, {gate.label: int(rows_of(comparison, gate).sum()) / rows for gate in gates})
+
+
+def for_shares(gates: Sequence[Gate], shares: Mapping[str, float]) -> tuple[Gate, ...]:
+    """Default gates with margins that fit the share of the rows (0..1, by label) each applies to.
+
+    Five points of a class of answers that is a fiftieth of the traffic are a thousandth of the traffic: to show that takes
+    ten thousands of rows, and a perfect model would never be promoted. So no default gate asks for less than one point of
+    all traffic; where a class is no more than that, even its loss is less, and it has no gate.
+    """
+    wide = [
+        replace(gate, limit=max(gate.limit, round(_LEAST_OF_TRAFFIC / shares[gate.label], 3)))
+        for gate in gates
+        if shares.get(gate.label, 0.0) > 0.0
+    ]
+    return tuple(gate for gate in wide if gate.limit < 1.0)
 
 
 def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:

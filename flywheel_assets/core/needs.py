@@ -57,10 +57,13 @@ class Supply:
     @classmethod
     def of(cls, comparison: Comparison) -> Supply | None:
         """The supply behind a comparison; None where it was made before that was recorded."""
-        exam = comparison.exam
+        return cls.of_exam(comparison.exam, len(comparison.row_ids))
+
+    @classmethod
+    def of_exam(cls, exam: Json, drawn: int) -> Supply | None:
+        """The supply of `core.datasets.exam.Exam` as JSON; None where nothing was recorded."""
         if not exam.get("records"):
             return None
-        drawn = len(comparison.row_ids)
         return cls(exam["records"], drawn + exam["not_drawn"], drawn, exam["eval_size"])
 
     @property

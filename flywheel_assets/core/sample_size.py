@@ -1,54 +1,20 @@
 """Sample size: how many rows a verdict takes, before the evaluation and after an inconclusive one.
 
-What belongs here: the arithmetic and the table `flywheel plan` prints. The tests themselves live in `core.statistics`.
+What belongs here: the arithmetic of one gate. What does not: all gates of a verdict (`core.needs`), the size of an exam
+(`core.exam_size`), and the tests themselves (`core.statistics`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy import special
 
-from flywheel_assets.core.rows import Json
 from flywheel_assets.core.statistics import tango_variance
 
-# Shares of rows on which candidate and reference disagree, shown while nothing has been observed.
-ASSUMED_DISCORDANCES = (0.05, 0.10, 0.20, 0.30)
 # A gain closer to the one asked for than this would take thousands of rows to tell apart.
 LEAST_GAIN_DISTANCE = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What an evaluation showed: candidate minus reference (-1..1), and the share of rows they disagree on (0..1)."""
-
-    difference: float
-    discordance: float
-
-
-@dataclass(frozen=True, slots=True)
-class RowPlan:
-    """What one gate takes: `needed` eval rows of the `available` ones, at this difference and discordance (0..1).
-
-    `observed` tells measured figures from assumed ones. `needed` is None where no number of rows will do, because the
-    candidate loses the margin or more; `missing` is None then, and 0 where there are enough.
-    """
-
-    metric: str
-    margin: float
-    difference: float
-    discordance: float
-    observed: bool
-    needed: int | None
-    available: int
-    missing: int | None
-
-    def to_json(self) -> Json:
-        """A JSON-ready form with the fields' names."""
-        return asdict(self)
 
 
 def needed_rows(
@@ -60,12 +26,13 @@ def needed_rows(
     `discordance`), the exact binomial one; otherwise Tango's, ((z_alpha s0 + z_power s1) / (margin + difference))^2 with the
     standard deviations at the margin and as planned. The rule of thumb (z_alpha + z_power)^2 d / margin^2 takes s0 for s1,
     and falls short where the two seldom disagree. Never fewer than the rows on which even a candidate without a single loss
-    could pass. ValueError where the difference is the margin or worse.
+    could pass. A gain that must be exceeded is a margin of 0 or below. ValueError where the difference is the margin or
+    worse.
     """
     _check_plan(discordance, margin, alpha, power)
     if difference <= -margin:
         raise ValueError(f"a candidate that loses {-difference:g} is never shown to lose less than {margin:g}.")
-    least = lossless_rows(margin, alpha=alpha)
+    least = lossless_rows(margin, alpha=alpha) if margin > 0 else 1
     gained, lost = max(0.0, (discordance + difference) / 2), max(0.0, (discordance - difference) / 2)
     if gained <= 1e-12 < lost:
         return max(least, _rows_to_exclude(margin, lost, alpha, power))
@@ -119,43 +86,11 @@ def rows_to_settle(
     return total if total > n else 2 * n
 
 
-def plan_rows(
-    gates: Sequence[tuple[str, float]],
-    *,
-    available: Mapping[str, int],
-    observed: Mapping[str, Seen] | None = None,
-    arms: int = 1,
-    alpha: float = 0.05,
-    power: float = 0.8,
-) -> list[RowPlan]:
-    """Rows needed and rows available for each gate, (metric, margin), where `arms` variants compete for the same alpha.
-
-    `available` counts the eval rows a metric applies to; `observed` holds what has been measured. A gate without that gets a
-    line for each of `ASSUMED_DISCORDANCES`, for a candidate as good as the reference.
-    """
-    measured = observed or {}
-    plans = []
-    for metric, margin in gates:
-        rows = available.get(metric, 0)
-        assumed = (Seen(0.0, discordance) for discordance in ASSUMED_DISCORDANCES)
-        for seen in (measured[metric],) if metric in measured else assumed:
-            hopeless = seen.difference <= -margin
-            # The strictest level that Holm may ask of one of them.
-            needed = (
-                None
-                if hopeless
-                else needed_rows(seen.discordance, margin, difference=seen.difference, alpha=alpha / arms, power=power)
-            )
-            missing = None if needed is None else max(0, needed - rows)
-            plans.append(
-                RowPlan(metric, margin, seen.difference, seen.discordance, metric in measured, needed, rows, missing)
-            )
-    return plans
-
-
 def _check_plan(discordance: float, margin: float, alpha: float, power: float) -> None:
     if not 0 <= discordance <= 1:
         raise ValueError(f"discordance is a share of rows, 0..1; {discordance} was given.")
-    for name, value in (("margin", margin), ("alpha", alpha), ("power", power)):
+    if not -1 < margin < 1:
+        raise ValueError(f"margin must lie between -1 and 1; {margin} was given.")
+    for name, value in (("alpha", alpha), ("power", power)):
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1; {value} was given.")

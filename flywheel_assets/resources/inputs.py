@@ -37,6 +37,8 @@ _CLEANING_OF_DATASETS = {"near_duplicates", "similarity", "drop_truncated", "dro
 # Read when an exam is planned, which is once; and those where null says: as the workload began.
 _SPLIT_OF_THE_FIRST_BUILD = {"max_eval_calls"}
 _SPLIT_LEFT_OPEN = {"eval_share", "draw", "max_rows_per_conversation"}
+# What an exam is planned from, once, is no part of what is decided on it.
+_DECISION_WITHOUT_MEANING = {"max_age_days", "expected_loss", "expected_gain", "expected_discordance"}
 _EVALUATION_WITH_MEANING = {"max_tokens", "max_error_share"}
 
 
@@ -70,7 +72,7 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
     if asset == graph.DECISION:
         # A comparison means the same at any price; budgets and the order of winners do not.
         return {
-            **settings.decision_for(workload).model_dump(mode="json", exclude={"max_age_days"}),
+            **settings.decision_for(workload).model_dump(mode="json", exclude=_DECISION_WITHOUT_MEANING),
             "prices": _prices(settings),
         }
     if asset == graph.TEACHER_EVAL:

@@ -5,22 +5,14 @@
 
 from __future__ import annotations
 
-import orjson
-
 from flywheel_assets.core import graph
-from flywheel_assets.core.comparison import Comparison
-from flywheel_assets.core.gates import Against, Gate, GateKind, default_gates, gates_of_type, rows_of
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.looks import spent_by
 from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, is_upstreams_fault, plan
 from flywheel_assets.core.promotion import is_approved, serving
-from flywheel_assets.core.rows import Json, Variant, WorkloadType
-from flywheel_assets.core.sample_size import Seen, plan_rows
-from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
+from flywheel_assets.core.rows import Json, Variant
+from flywheel_assets.resources.artifacts import AlreadyBeingMade
 from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.inputs import registered_gates
-from flywheel_assets.resources.judge.choice import judge_columns
 
 
 def status_of(flywheel: Flywheel) -> Json:
@@ -90,7 +82,7 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
     artifact = flywheel.artifacts.current(graph.DECISION, Partition(slug))
     if artifact is None:
         return None
-    keys = ("verdict", "candidate", "variant", "needed_rows", "reasons")
+    keys = ("verdict", "candidate", "variant", "needed_rows", "needed_records", "reasons")
     stale = current.item((graph.DECISION, Partition(slug)))
     acts = flywheel.promotions.acts(slug)
     served = serving(acts)
@@ -133,63 +125,3 @@ def headline(variant: Json, metrics: tuple[str, ...]) -> str:
 
 
 VARIANTS = tuple(str(variant) for variant in Variant)
-
-
-def sample_size_plan(flywheel: Flywheel, workload: str, margin: float | None) -> Json:
-    """How many eval rows the gates of a workload need, from what was seen or several assumed discordances.
-
-    Planned for every variant of every candidate that competes; the registered looks with what each spends of alpha.
-    """
-    settings = flywheel.settings.decision_for(workload)
-    partition = Partition(workload)
-    artifact = flywheel.artifacts.current(graph.COMPARISON, partition)
-    comparison = (
-        None if artifact is None else Comparison.from_json(orjson.loads((artifact.path / "comparison.json").read_bytes()))
-    )
-    gates = registered_gates(flywheel.settings, workload)
-    if not gates and comparison is not None:
-        gates = default_gates(comparison)
-    elif not gates:
-        kind = WorkloadType(_summary(flywheel, graph.PROFILE, partition).get("type") or WorkloadType.TOOL_CALLING)
-        gates = gates_of_type(kind, judge_columns(flywheel.settings, workload, kind))
-    planned = [gate for gate in gates if gate.kind is GateKind.NON_INFERIOR]
-    candidates = flywheel.settings.candidates_of(workload)
-    arms = len(comparison.evaluated) if comparison else len(Variant) * len(candidates)
-    rows = plan_rows(
-        [(gate.label, gate.limit if margin is None else margin) for gate in planned],
-        available={} if comparison is None else {gate.label: int(rows_of(comparison, gate).sum()) for gate in planned},
-        observed=_seen(flywheel.artifacts.current(graph.DECISION, partition)),
-        arms=max(1, arms),
-        alpha=settings.alpha,
-        power=settings.power,
-    )
-    spent = spent_by(settings.looks, settings.alpha)
-    return {
-        "workload": workload,
-        "records": flywheel.traces.summary(workload).count,
-        "eval_rows": _summary(flywheel, graph.BASE, partition).get("eval_rows", 0),
-        "alpha": settings.alpha,
-        "power": settings.power,
-        "arms": max(1, arms),
-        "plans": [row.to_json() for row in rows],
-        "looks": [{"rows": count, "spent": total} for count, total in zip(settings.looks, spent, strict=True)],
-        "note": "Rows for a variant to be shown to lose less than the margin, one-sided, at this alpha (shared by all that "
-        "compete) and power: as good as the teacher where nothing was seen yet, else as it was seen. Discordance is the "
-        "share of rows on which the two disagree. Floors, improvements and budgets are not planned for.",
-    }
-
-
-def _seen(decision: Artifact | None) -> dict[str, Seen]:
-    """What the best arm of the last decision showed, by gate: it is the one to plan for."""
-    seen: dict[str, Seen] = {}
-    if decision is None:
-        return seen
-    evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
-    for arm in evidence["arms"]:
-        for gate in arm["gates"]:
-            if gate.get("kind", GateKind.NON_INFERIOR) == GateKind.NON_INFERIOR:
-                against = Against(gate.get("against", Against.REFERENCE))
-                label = Gate(gate["metric"], gate["limit"], suite=gate.get("suite"), against=against).label
-                found = Seen(gate["difference"], gate["discordance"])
-                seen[label] = max(found, seen.get(label, found), key=lambda s: (s.difference, -s.discordance))
-    return seen

@@ -68,6 +68,19 @@ class DecisionSettings(Section):
     looks: tuple[int, ...] = Field(
         (), description="Eval-row counts at which a verdict may be given, registered beforehand; alpha is spent over them."
     )
+    expected_loss: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="What a candidate worth promoting is expected to lose against the reference; this and the two below "
+        "size `split.eval_size: auto` and what `flywheel plan` says before there are scores. Never taken from scores.",
+    )
+    expected_gain: float = Field(
+        0.1, gt=0, le=1, description="What it is expected to gain over its own base variant, for gates on `improvement`."
+    )
+    expected_discordance: float = Field(
+        0.1, ge=0, le=1, description="Share of rows on which it is expected to disagree with a reference that can be wrong."
+    )
     max_age_days: int = Field(30, ge=1, description="A decision older than this has expired.")
 
     @field_validator("looks")

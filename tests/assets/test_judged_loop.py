@@ -19,7 +19,8 @@ from flywheel_assets.core.rows import Answer, EvalRow, ToolCall, Variant
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.judge.estimate import judging_plan
 from flywheel_assets.resources.platform import LocalPlatform
-from flywheel_assets.resources.status import sample_size_plan, status_of
+from flywheel_assets.resources.sample_plan import sample_size_plan
+from flywheel_assets.resources.status import status_of
 from tests.assets.conftest import Bench
 from tests.e2e.own_traffic import write_text_records
 from tests.fakes import Fault, OpenAIDouble
@@ -113,7 +114,7 @@ def test_judged_tool_calls_decide_where_metrics_see_another_wording_as_wrong(jud
         f"0 of {int((~np.isnan(verdicts)).sum())} judged rows have no readable verdict (5% is accepted).",
     )
     planned = sample_size_plan(judged.flywheel, "tickets", None)
-    assert [plan["metric"] for plan in planned["plans"]] == ["judge_tool_call", "no_call"]
+    assert [need["gate"] for need in planned["gates"]] == ["judge_tool_call", "no_call"]
     # A margin that so many rows can show.
     asked = judge.count
     judged.content["decision"] = {"gates": [{"metric": "judge_tool_call", "margin": 0.1}]}

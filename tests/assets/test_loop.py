@@ -22,7 +22,8 @@ from flywheel_assets.core.rows import Answer, EvalRow, Variant, WorkloadType
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.ingest import ingest
-from flywheel_assets.resources.status import sample_size_plan, status_of
+from flywheel_assets.resources.sample_plan import sample_size_plan
+from flywheel_assets.resources.status import status_of
 from tests.assets.conftest import Bench
 from tests.core.formats.rows import XLAM
 from tests.e2e.own_traffic import write_json_records, write_text_records, write_ticket_records
@@ -299,11 +300,36 @@ def test_an_asset_without_its_upstream_says_what_to_do(bench: Bench) -> None:
 def test_the_row_plan_uses_the_discordance_that_was_seen(bench: Bench) -> None:
     bench.ingest(120)
     before = sample_size_plan(bench.flywheel, "tickets", None)
-    assert {row["observed"] for row in before["plans"]} == {False}
+    # Nothing was looked at yet: which gates there are is not guessed.
+    assert before["type"] is None and [(need["gate"], need["observed"]) for need in before["gates"]] == [
+        ("any metric", False)
+    ]
     bench.turn()
     after = sample_size_plan(bench.flywheel, "tickets", 0.02)
-    assert {row["margin"] for row in after["plans"]} == {0.02}
-    assert all(row["observed"] and row["available"] > 0 for row in after["plans"])
+    assert after["type"] == "tool_calling" and {need["margin"] for need in after["gates"]} == {0.02}
+    assert all(need["observed"] and need["rows"] > 0 for need in after["gates"])
+
+
+def test_plan_status_and_the_decision_ask_for_the_same(bench: Bench) -> None:
+    bench.ingest(200)
+    bench.turn()
+    decision = status_of(bench.flywheel)["workloads"]["tickets"]["decision"]
+    planned = sample_size_plan(bench.flywheel, "tickets", None)
+    decided = bench.flywheel.artifacts.require(graph.DECISION, Partition("tickets")).path / "decision.json"
+    needs = json.loads(decided.read_text())["evidence"]["needs"]
+    assert decision["verdict"] == "inconclusive" and decision["needed_rows"] == planned["eval_rows_needed"] > 0
+    assert decision["needed_records"] == planned["records_needed"] == needs["records"] is not None
+    assert planned["gates"] == needs["gates"]
+    said = " ".join(decision["reasons"])
+    assert all(sentence in said for sentence in planned["what_now"])
+
+
+def test_a_candidate_that_is_no_longer_configured_is_not_planned_for(bench: Bench) -> None:
+    bench.ingest(200)
+    bench.turn()
+    bench.content["candidates"] = [dict(entry) for entry in bench.content["candidates"] if entry["id"] == "tiny"]
+    planned = sample_size_plan(bench.flywheel, "tickets", None)
+    assert planned["about"].startswith("tiny ") and planned["arms"] == 3
 
 
 def test_a_text_workload_is_scored_by_f1_and_decided(bench: Bench) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from flywheel_assets.core.sample_size import Seen, lossless_rows, needed_rows, plan_rows, rows_to_settle
+from flywheel_assets.core.sample_size import lossless_rows, needed_rows, rows_to_settle
 from flywheel_assets.core.statistics import paired_test
 
 
@@ -31,16 +31,18 @@ def test_a_plan_for_a_candidate_that_only_loses_is_exact(alpha: float, lost: flo
     assert n == lossless_rows(0.05, alpha=alpha) or binom.cdf(most - 1, n, lost) < 0.97
 
 
-def test_a_candidate_that_loses_the_margin_is_told_that_no_number_of_rows_will_do() -> None:
-    plan = plan_rows([("a", 0.05)], available={"a": 100}, observed={"a": Seen(-0.06, 0.06)})[0]
-    assert (plan.needed, plan.missing) == (None, None)
-
-
-def test_a_plan_for_several_candidates_asks_for_more() -> None:
-    alone, among = (
-        plan_rows([("a", 0.05)], available={}, observed={"a": Seen(0.0, 0.1)}, arms=arms)[0].needed for arms in (1, 10)
-    )
-    assert alone == needed_rows(0.1, 0.05) and among == needed_rows(0.1, 0.05, alpha=0.005) > alone
+def test_a_gain_is_planned_for_like_a_margin() -> None:
+    rng = np.random.default_rng(4)
+    n = needed_rows(0.2, -0.02, difference=0.1)
+    passed = 0
+    for gained, lost, _ in rng.multinomial(n, [0.15, 0.05, 0.8], size=600):
+        candidate, reference = np.ones(n), np.ones(n)
+        candidate[:lost] = 0.0
+        reference[lost : lost + gained] = 0.0
+        passed += paired_test(candidate, reference, margin=-0.02).p_non_inferior <= 0.05
+    assert 0.75 <= passed / 600 <= 0.88
+    with pytest.raises(ValueError, match="never shown"):
+        needed_rows(0.2, -0.1, difference=0.1)
 
 
 def test_no_plan_is_smaller_than_what_a_candidate_without_a_loss_needs() -> None:
@@ -78,25 +80,8 @@ def test_the_rows_that_would_settle_it_are_always_more_and_never_absurdly_many(
     assert n < total <= max(2 * n, 60 / margin**2)
 
 
-def test_a_plan_uses_what_was_observed_and_says_so_where_it_assumes() -> None:
-    plans = plan_rows([("a", 0.05), ("b", 0.1)], available={"a": 100}, observed={"a": Seen(0.0, 0.08)})
-    assert [(p.metric, p.discordance, p.observed) for p in plans] == [
-        ("a", 0.08, True),
-        ("b", 0.05, False),
-        ("b", 0.1, False),
-        ("b", 0.2, False),
-        ("b", 0.3, False),
-    ]
-    assert (
-        plans[0].needed == needed_rows(0.08, 0.05)
-        and plans[0].missing == plans[0].needed - 100
-        and plans[0].to_json()["available"] == 100
-    )
-    assert all(plan.missing == plan.needed for plan in plans[1:])
-
-
 def test_a_plan_for_an_impossible_margin_is_refused() -> None:
-    with pytest.raises(ValueError, match="margin must lie between 0 and 1; 0 was given"):
-        needed_rows(0.1, 0)
+    with pytest.raises(ValueError, match="margin must lie between -1 and 1; 1 was given"):
+        needed_rows(0.1, 1)
     with pytest.raises(ValueError, match="discordance"):
         needed_rows(1.1, 0.05)

@@ -67,6 +67,7 @@ def test_a_perfect_candidate_on_enough_rows_is_promoted(evidence: Any) -> None:
         "candidate": "small",
         "variant": "customized",
         "needed_rows": None,
+        "needed_records": None,
         "reasons": list(decision.reasons),
     }
     assert decision.reasons[0] == "small (customized) may replace the teacher: with 95% confidence it meets every gate."
