@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from flywheel_assets.core.datasets.index import SCHEMA, read_columns, write_index
+from flywheel_assets.core.datasets.index import SCHEMA, read_index, write_index
 from flywheel_assets.core.datasets.segments import (
     OPEN_SEGMENT_RECORDS,
     QUARANTINE_FILE,
@@ -115,7 +115,7 @@ class SegmentAppender:
             assert self._previous is not None
             # A copy, never the link: the file of the previous version must not grow.
             shutil.copyfile(self._previous / tail.bodies, path)
-            self._tables = [read_columns(self._previous / tail.index, SCHEMA.names)]
+            self._tables = [read_index(self._previous / tail.index, SCHEMA.names)]
             self._open_rows = tail.rows
             self._tail = None
         self._bodies = path.open("ab")

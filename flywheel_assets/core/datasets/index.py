@@ -37,8 +37,10 @@ SCHEMA = pa.schema(
         ("definitions", pa.list_(pa.uint64())),
         ("called", pa.list_(pa.string())),
         ("cost_usd", pa.float64()),
+        ("latency_ms", pa.float64()),
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
         ("user_turns", pa.int32()),
         ("request_size", pa.int32()),
         ("answer_size", pa.int32()),
@@ -68,6 +70,7 @@ _DICTIONARIES = [
     "definitions.list.element",
     "called.list.element",
     "cost_usd",
+    "cached_tokens",
     "user_turns",
     "block_offset",
     "block_bytes",
@@ -87,6 +90,18 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
         return file.read(columns=list(columns), use_threads=False)
 
 
+def read_index(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the index of one segment, in this order. A column that did not exist yet when the segment was written is
+    null: what only a report shows is no reason to read all records again."""
+    with pq.ParquetFile(path) as file:
+        known = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in columns if name in known], use_threads=False)
+    for name in columns:
+        if name not in known:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type))
+    return table.select(list(columns))
+
+
 def write_index(path: Path, table: pa.Table) -> None:
     """Write the index of one segment."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +111,7 @@ def write_index(path: Path, table: pa.Table) -> None:
 def index_tables(records: Path, segments: Sequence[Segment], columns: Sequence[str]) -> Iterator[pa.Table]:
     """The index, one table a segment, with these columns only."""
     for segment in segments:
-        yield read_columns(records / segment.index, columns)
+        yield read_index(records / segment.index, columns)
 
 
 def numbers(records: Path, segments: Sequence[Segment], column: str, dtype: Any) -> Array:
