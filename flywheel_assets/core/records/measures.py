@@ -7,6 +7,7 @@ hold: it is stopped here, where the line can still be named.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from flywheel_assets.core.records.refusal import Refusal, shown, wrong_type
@@ -44,6 +45,11 @@ def check_measures(record: Json) -> None:
         if type(details) is dict:
             for name in names:
                 _check_count(f"response.usage.{holder}.{name}", details.get(name))
+
+
+def milliseconds_of(seconds: float) -> float:
+    """Seconds in milliseconds, and never infinity: JSON would hold null for it, as if nothing had been logged."""
+    return min(seconds * 1000.0, sys.float_info.max)
 
 
 def check_score(score: Any) -> None:
