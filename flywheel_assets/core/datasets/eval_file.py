@@ -64,7 +64,7 @@ def write_eval_file(
     start, lowest = 0, math.inf
     for segment, table in zip(segments, index_tables(records, segments, _COLUMNS), strict=True):
         scored = table["feedback"].drop_null().to_numpy()
-        lowest = min(lowest, scored[~np.isnan(scored)].min(initial=math.inf))
+        lowest = min(lowest, float(scored[~np.isnan(scored)].min(initial=math.inf)))
         inside = np.sort(rows[(rows >= start) & (rows < start + segment.rows)])
         if len(inside):
             found = table.take(inside - start)

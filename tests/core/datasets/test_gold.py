@@ -121,6 +121,7 @@ class TestCondemned:
         lines = [log_line(n, feedback=None if score is None else {"score": score}) for n, score in enumerate(scores)]
         summary = workbench.add(lines, ALL_EXAMINED)
         assert (summary.eval_condemned, summary.eval_rows) == (condemned, 4)
+        assert orjson.loads(orjson.dumps(summary.to_json()))["eval_condemned"] == condemned
 
     def test_the_scale_is_that_of_the_whole_workload_not_of_the_eval_rows(self, workbench: Workbench) -> None:
         lines = [log_line(n, feedback={"score": 0.0}) for n in range(3)]
