@@ -71,7 +71,11 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
             "suites.domains[0].tool",
             "domain, metadata, text, tools",
         ),
-        ({"prices": {"gpt": {"prompt": 1, "completion": 1, "cache": 2}}}, "prices.gpt.cache", "cached_prompt, completion, prompt"),
+        (
+            {"prices": {"gpt": {"prompt": 1, "completion": 1, "cache": 2}}},
+            "prices.gpt.cache",
+            "cached_prompt, completion, prompt",
+        ),
         ({"local": {"gpus": 1}}, "local.gpus", "gpu_budget, max_record_bytes"),
         ({"promotion": {"mod": "manual"}}, "promotion.mod", "mode"),
         ({"automaton": {}}, "automaton", "alerts, automation, candidates, cleaning"),

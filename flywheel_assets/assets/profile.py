@@ -85,7 +85,10 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
     encoded = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     (work.draft(graph.PROFILE).path / PROFILE_FILE).write_bytes(encoded)
     check = CheckOutcome("supported_type", profile.supported, profile.reason or f"a {profile.type} workload")
-    summary = {key: content[key] for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records", "latency_ms")}
+    summary = {
+        key: content[key]
+        for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records", "latency_ms")
+    }
     data_version = _data_version(content)
     drift = _drift(work, content)
     if isinstance(drift, Drift):
@@ -161,7 +164,9 @@ def _cached_share(profile: Json) -> Mapping[str, Any]:
     """How much of the teacher's prompts came from its provider's cache, which has a price of its own."""
     usage = profile["usage"].values()
     cached, prompt = (sum(use.get(name, 0) for use in usage) for name in ("cached_tokens", "prompt_tokens"))
-    return {"teacher's prompt tokens from the cache": f"{cached / prompt:.0%} (`prices.NAME.cached_prompt`)"} if cached else {}
+    return (
+        {"teacher's prompt tokens from the cache": f"{cached / prompt:.0%} (`prices.NAME.cached_prompt`)"} if cached else {}
+    )
 
 
 def _teacher_speed(profile: Json) -> Mapping[str, Any]:

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from flywheel_assets.settings.section import Section
 
-
 # A dollar a token: no model costs that, and a slip of the keyboard must not make a cost that no report can hold.
 _MOST = 1_000_000
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.core.costs import TokenPrice, cost_per_1k, full_price_note, teacher_cost_per_1k, teacher_full_price_notes
+from flywheel_assets.core.costs import (
+    TokenPrice,
+    cost_per_1k,
+    full_price_note,
+    teacher_cost_per_1k,
+    teacher_full_price_notes,
+)
 from flywheel_assets.core.rows import Answer, Prediction
 
 PRICE = TokenPrice(prompt=2.0, completion=8.0)

@@ -14,10 +14,12 @@ from flywheel_assets.settings import Settings
 
 
 def settings_with(price: dict[str, Any]) -> Settings:
-    return Settings.model_validate({
-        "candidates": [{"id": "small", "model": "https://models.example/v1", "engine": "openai"}],
-        "prices": {"small": price},
-    })
+    return Settings.model_validate(
+        {
+            "candidates": [{"id": "small", "model": "https://models.example/v1", "engine": "openai"}],
+            "prices": {"small": price},
+        }
+    )
 
 
 def evaluation_slice(price: dict[str, Any]) -> Json:

@@ -152,9 +152,7 @@ def test_tokens_are_counted_by_teacher_where_the_server_reported_both(workbench:
         lines.append(line)
     result = profile(workbench, lines)
     assert result.records == 5
-    assert result.usage == {
-        "big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6, "cached_tokens": 0}
-    }
+    assert result.usage == {"big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6, "cached_tokens": 0}}
 
 
 def test_cached_tokens_are_counted_as_a_part_of_the_prompt(workbench: Workbench) -> None:

@@ -44,7 +44,9 @@ def test_reports_show_logged_latency_and_say_that_it_was_measured_elsewhere(comp
     assert "| 840 | 2310 | 61 |" in markdown and caveat in markdown
     page = to_html(report_of(timed))
     assert '<td class="number">840</td><td class="number">2,310</td>' in page and caveat in page
-    assert [dot.label for dot in latency_against_quality(timed).dots if dot.kind == "reference"] == ["the teacher, as logged"]
+    assert [dot.label for dot in latency_against_quality(timed).dots if dot.kind == "reference"] == [
+        "the teacher, as logged"
+    ]
     assert caveat not in to_markdown(compared) and caveat not in to_html(report_of(compared))
 
 
