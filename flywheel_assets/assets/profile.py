@@ -164,9 +164,9 @@ def _cached_share(profile: Json) -> Mapping[str, Any]:
     """How much of the teacher's prompts came from its provider's cache, which has a price of its own."""
     usage = profile["usage"].values()
     cached, prompt = (sum(use.get(name, 0) for use in usage) for name in ("cached_tokens", "prompt_tokens"))
-    return (
-        {"teacher's prompt tokens from the cache": f"{cached / prompt:.0%} (`prices.NAME.cached_prompt`)"} if cached else {}
-    )
+    if not cached:
+        return {}
+    return {"teacher's prompt tokens from the cache": f"{cached / prompt:.0%} (`prices.NAME.cached_prompt`)"}
 
 
 def _teacher_speed(profile: Json) -> Mapping[str, Any]:

@@ -159,9 +159,9 @@ class Comparison:
             return ""
         share = f"{100 * rows / of:.0f}%" if 200 * rows >= of else "Less than 1%"
         return (
-            f"{share} of the eval rows' reference answers ({rows:,} of {of:,}) were disliked by a person (feedback below 0, or "
-            "of 0 where none is lower): a model that agrees with them is no better. Set cleaning.min_feedback to leave them "
-            "out, or log corrections."
+            f"{share} of the eval rows' reference answers ({rows:,} of {of:,}) were disliked by a person (feedback below 0, "
+            "or of 0 where none is lower): a model that agrees with them is no better. Set cleaning.min_feedback to leave "
+            "them out, or log corrections."
         )
 
     @property

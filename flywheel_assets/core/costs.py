@@ -17,7 +17,7 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TokenPrice:
-    """USD per million tokens. `cached_prompt` is for prompt tokens from the server's cache; None: they cost as much as others."""
+    """USD per million tokens. `cached_prompt` is for prompt tokens from the server's cache; None: as much as the others."""
 
     prompt: float
     completion: float
@@ -88,8 +88,8 @@ def full_price_note(whose: str, name: str, prompt_tokens: int, cached_tokens: in
         return ""
     share = round(100 * cached_tokens / prompt_tokens)
     return (
-        f"{f'{share}%' if share else 'less than 1%'} of {whose} prompt tokens were cached; prices.{name} has no cached_prompt, "
-        "so they are counted at the full price."
+        f"{f'{share}%' if share else 'less than 1%'} of {whose} prompt tokens were cached; prices.{name} has no "
+        "cached_prompt, so they are counted at the full price."
     )
 
 

@@ -18,8 +18,8 @@ from tests.fake_platform import right
 
 WORKLOAD = Partition("tickets")
 FULL_PRICE = (
-    "85% of the teacher's prompt tokens were cached; prices.big-cached has no cached_prompt, so they are counted at the full "
-    "price."
+    "85% of the teacher's prompt tokens were cached; prices.big-cached has no cached_prompt, so they are counted at the "
+    "full price."
 )
 
 

@@ -91,8 +91,11 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def read_index(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of the index of one segment, in this order. A column that did not exist yet when the segment was written is
-    null: what only a report shows is no reason to read all records again."""
+    """Some columns of the index of one segment, in this order.
+
+    A column that did not exist yet when the segment was written is null: what only a report shows is no reason to read all
+    records again.
+    """
     with pq.ParquetFile(path) as file:
         known = set(file.schema_arrow.names)
         table = file.read(columns=[name for name in columns if name in known], use_threads=False)

@@ -59,7 +59,7 @@ def usage(given: Any) -> Json | None:
     for name, spellings in _USAGE.items():
         for spelling in spellings:
             if _is_number(given.get(spelling)):
-                # A count beyond 64 bits stays as it is: the rules of a record name it, and JSON could not hold it as an integer.
+                # JSON holds no integer beyond 64 bits; as it is, the rules of a record refuse it by name.
                 counts[name] = int(given[spelling]) if abs(given[spelling]) <= MAX_TOKENS else float(given[spelling])
                 break
     if counts:

@@ -36,8 +36,8 @@ def caveats(comparison: Comparison) -> Iterator[str]:
     if comparison.reference_latency_ms.get("p50") is not None:
         records = comparison.reference_latency_ms.get("records") or 0
         yield (
-            f"The teacher's latency is as logged in production ({records:,} records): another network, machine and load than the "
-            "candidates were measured at."
+            f"The teacher's latency is as logged in production ({records:,} records): another network, machine and load "
+            "than the candidates were measured at."
         )
     if comparison.sources_note:
         yield comparison.sources_note

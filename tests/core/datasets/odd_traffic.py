@@ -1,6 +1,6 @@
 """Odd but legal traffic: what endpoints, proxies and loggers really write, and numbers no one would.
 
-`odd_line(draw-able)` gives log lines; whether the log schema takes one is for the tests to find out.
+Whether the log schema takes such a line is for the tests to find out.
 """
 
 from __future__ import annotations
