@@ -161,8 +161,8 @@ def _bounds(counts: csr_array, seed: int) -> tuple[float, float]:
         for side, guard in enumerate(guards):
             found[side, start:stop] = _macro(drawn + weights[:, :1] * guard)
     # F1 bends downwards, so with few rows for a label the mean of the draws lies below the value: both bounds are moved by
-    # that. The value lies as far below the truth again where it is chance how many rows a label has, and not where each has its
-    # share: the upper bound allows for it.
+    # that. The value lies as far below the truth again where it is chance how many rows a label has, and not where each
+    # has its share: the upper bound allows for it.
     bias = float(_macro(np.asarray(counts.sum(axis=0)).ravel()[None, :])[0]) - float(plain.mean())
     low, high = float(np.quantile(found[0], 0.025)) + bias, float(np.quantile(found[1], 0.975)) + 2.0 * bias
     return max(0.0, low), min(1.0, high)

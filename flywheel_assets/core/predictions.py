@@ -264,7 +264,7 @@ def read_predictions(source: Path | BinaryIO) -> ScoredPredictions:
     if lacking or _TYPE_KEY not in metadata:
         what = f"the columns {', '.join(lacking)}" if lacking else "the workload type in its metadata"
         raise PredictionsError(f"{source} holds no predictions: it lacks {what}. Materialize the evaluation again.")
-    columns = {
+    columns: dict[str, list[Any]] = {
         name: table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
         for name, _, _ in _FIXED_COLUMNS
     }
