@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,11 @@ TRAINING_KEYS = "adapter_dim, adapter_dropout, batch_size, device, epochs, finet
             "suites.domains[0].tool",
             "domain, metadata, text, tools",
         ),
-        ({"prices": {"gpt": {"prompt": 1, "completion": 1, "cache": 2}}}, "prices.gpt.cache", "completion, prompt"),
+        (
+            {"prices": {"gpt": {"prompt": 1, "completion": 1, "cache": 2}}},
+            "prices.gpt.cache",
+            "cached_prompt, completion, prompt",
+        ),
         ({"local": {"gpus": 1}}, "local.gpus", "gpu_budget, max_record_bytes"),
         ({"promotion": {"mod": "manual"}}, "promotion.mod", "mode"),
         ({"automaton": {}}, "automaton", "alerts, automation, candidates, cleaning"),
@@ -267,6 +272,11 @@ def test_a_price_table_is_by_any_name_and_a_price_is_complete() -> None:
     assert parse(prices={"gpt-5 large": {"prompt": 2, "completion": 10.5}}).prices["gpt-5 large"].completion == 10.5
     assert "prices.small.completion" in fault(prices={"small": {"prompt": 2}})
     assert "prices.small.prompt" in fault(prices={"small": {"prompt": -2, "completion": 1}})
+    for absurd in (-1, math.inf, math.nan, 1e300):
+        assert "prices.small.cached_prompt" in fault(
+            prices={"small": {"prompt": 2, "completion": 1, "cached_prompt": absurd}}
+        )
+        assert "prices.small.prompt" in fault(prices={"small": {"prompt": absurd, "completion": 1}})
 
 
 def test_a_nim_need_not_lie_on_this_machine(tmp_path: Path) -> None:

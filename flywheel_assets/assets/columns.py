@@ -38,8 +38,10 @@ _RECORDS = {
     "definitions": "Hashes of their definitions.",
     "called": "Names of the tools that were called.",
     "cost_usd": "What the call cost, where that was logged.",
+    "latency_ms": "Milliseconds the call took, where that was logged.",
     "prompt_tokens": "Tokens of the request, where they were logged.",
     "completion_tokens": "Tokens of the answer, where they were logged.",
+    "cached_tokens": "Tokens of the request from the prompt cache, where that was logged.",
     "user_turns": "How often the user speaks.",
     "request_size": "Bytes of messages and tools.",
     "answer_size": "Bytes of the answer.",
@@ -96,6 +98,7 @@ _PREDICTIONS = {
     "latency_ms": "Milliseconds until the answer was there; null where it came from the cache without one.",
     "prompt_tokens": "Tokens of the request.",
     "completion_tokens": "Tokens of the answer.",
+    "cached_tokens": "Tokens of the request that the server took from its prompt cache; null where it does not say.",
     "error": "Why there is no answer; null where there is one.",
     "gold": _EVAL_ROWS["gold"][1],
 }

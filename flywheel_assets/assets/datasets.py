@@ -263,6 +263,8 @@ def _describe_base(artifact: Artifact) -> Mapping[str, Any]:
         "classes": counts(summary["eval_classes"]),
         "sources": counts(summary["eval_sources"]),
         "right on whose word": counts(summary["eval_gold"]),
+        # Absent from eval rows that earlier versions made.
+        "disliked reference answers": summary.get("eval_condemned", 0),
         "suites": "; ".join(f"{suite}: {counts(labels)}" for suite, labels in summary["eval_suites"].items()),
         "left out": counts(dict(sorted(summary["left_out"].items()))),
         **_described_exam(summary.get("exam")),

@@ -1,7 +1,8 @@
 """Decision: everything evaluated beside each other, and the verdict with its evidence."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from flywheel_assets.core import graph
 from flywheel_assets.core.cleaning.mask import masked_text
 from flywheel_assets.core.comparison import ArmResult, Comparison, compare
 from flywheel_assets.core.comparison_tables import tables_of
-from flywheel_assets.core.costs import teacher_cost_per_1k
+from flywheel_assets.core.costs import TokenPrice, full_price_note, teacher_cost_per_1k, teacher_full_price_notes
 from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, Verdict, decide
 from flywheel_assets.core.graph import Partition
@@ -107,14 +108,21 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
     base = work.upstream(graph.BASE)
     kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
     rows = read_eval_rows(base.path)
+    profile = orjson.loads((work.upstream(graph.PROFILE).path / PROFILE_FILE).read_bytes())
+    prices = token_prices(work.flywheel.settings)
+    arms = list(_arms(work.flywheel, workload))
     compared = compare(
         workload,
         kind,
         rows,
-        list(_arms(work.flywheel, workload)),
+        arms,
         dataset_version=base.version,
         eval_sources=base.summary["eval_sources"],
-        reference_cost_per_1k_usd=_teacher_cost(work),
+        notes=[*teacher_full_price_notes(profile, prices), *_full_price_notes(arms, prices)],
+        reference_cost_per_1k_usd=teacher_cost_per_1k(profile, prices),
+        # Absent from profiles and eval rows that earlier versions made.
+        reference_latency_ms=profile.get("latency_ms"),
+        condemned=base.summary.get("eval_condemned", 0),
         teacher=_teacher_again(work),
         judged=judge_columns(work.flywheel.settings, workload, kind),
         # Absent from datasets made before it was recorded.
@@ -149,10 +157,17 @@ def _teacher_again(work: Work) -> ScoredPredictions | None:
     return read_predictions(asked.path / PREDICTIONS_FILE)
 
 
-def _teacher_cost(work: Work) -> float | None:
-    """What the teacher costs, as the records or the price table say."""
-    profile = orjson.loads((work.upstream(graph.PROFILE).path / PROFILE_FILE).read_bytes())
-    return teacher_cost_per_1k(profile, token_prices(work.flywheel.settings))
+def _full_price_notes(arms: Sequence[ArmResult], prices: Mapping[str, TokenPrice]) -> Iterator[str]:
+    """Of which candidates cached tokens were counted at the full price, over all of their variants."""
+    tokens: dict[str, Counter[str]] = {}
+    for arm in arms:
+        if arm.report is not None:
+            known = {kind: count for kind, count in arm.report.tokens.items() if count is not None}
+            tokens.setdefault(arm.candidate, Counter()).update(known)
+    for candidate, counted in tokens.items():
+        note = full_price_note(f"{candidate}'s", candidate, counted["prompt"], counted["cached"], prices.get(candidate))
+        if note:
+            yield note
 
 
 def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:

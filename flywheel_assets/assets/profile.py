@@ -85,12 +85,22 @@ def _profile(work: Work) -> Mapping[str, Outcome]:
     encoded = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
     (work.draft(graph.PROFILE).path / PROFILE_FILE).write_bytes(encoded)
     check = CheckOutcome("supported_type", profile.supported, profile.reason or f"a {profile.type} workload")
-    summary = {key: content[key] for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records")}
-    data_version = hashlib.sha256(encoded).hexdigest()[:32]
+    summary = {
+        key: content[key]
+        for key in ("type", "records", "sources", "teachers", "call_records", "no_call_records", "latency_ms")
+    }
+    data_version = _data_version(content)
     drift = _drift(work, content)
     if isinstance(drift, Drift):
         (work.draft(graph.PROFILE).path / DRIFT_FILE).write_bytes(orjson.dumps(drift.to_json(), option=orjson.OPT_INDENT_2))
     return {graph.PROFILE: Outcome(Made(data_version, summary), [check, _drift_check(work, drift)])}
+
+
+def _data_version(profile: Json) -> str:
+    """Hash of what a profile means (32 hex digits): how long the teacher took is shown, and nothing is made from it."""
+    meaning = {name: value for name, value in profile.items() if name != "latency_ms"}
+    encoded = orjson.dumps(meaning, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(encoded).hexdigest()[:32]
 
 
 def _drift(work: Work, profile: Json) -> Drift | str:
@@ -136,15 +146,35 @@ def _describe_profile(artifact: Artifact) -> Mapping[str, Any]:
             ["", "p50", "p95"], [[what, *profile[what].values()] for what in ("requests", "answers")]
         ),
         **_teacher_cost(profile),
+        **_teacher_speed(profile),
     }
 
 
 def _teacher_cost(profile: Json) -> Mapping[str, Any]:
     """What the teacher cost, where records say so: numbers, which Dagster plots over time."""
-    if not profile["records_with_cost"]:
-        return {"teacher cost": "not logged (`cost_usd` of the log schema)"}
-    per_1k = teacher_cost_per_1k(profile, {})
-    return {"teacher cost per 1,000 requests (USD)": per_1k, "teacher cost of all records (USD)": profile["cost_usd"]}
+    left_out = profile.get("costs_left_out", 0)
+    shown = {"costs left out (no request costs that much)": left_out} if left_out else {}
+    if (per_1k := teacher_cost_per_1k(profile, {})) is None:
+        return {"teacher cost": "not logged (`cost_usd` of the log schema)", **shown, **_cached_share(profile)}
+    total = {"teacher cost per 1,000 requests (USD)": per_1k, "teacher cost of all records (USD)": profile["cost_usd"]}
+    return {**total, **shown, **_cached_share(profile)}
+
+
+def _cached_share(profile: Json) -> Mapping[str, Any]:
+    """How much of the teacher's prompts came from its provider's cache, which has a price of its own."""
+    usage = profile["usage"].values()
+    cached, prompt = (sum(use.get(name, 0) for use in usage) for name in ("cached_tokens", "prompt_tokens"))
+    if not cached:
+        return {}
+    return {"teacher's prompt tokens from the cache": f"{cached / prompt:.0%} (`prices.NAME.cached_prompt`)"}
+
+
+def _teacher_speed(profile: Json) -> Mapping[str, Any]:
+    """How long the teacher took, where records say so: in production, so on another network and under another load."""
+    logged = profile.get("latency_ms", {})
+    if logged.get("p50") is None:
+        return {}
+    return {"teacher latency p50 ms (as logged)": logged["p50"], "teacher latency p95 ms (as logged)": logged["p95"]}
 
 
 def _drift_picture(artifact: Artifact) -> Mapping[str, Any]:

@@ -118,7 +118,9 @@ class Comparison:
     whose word their answer is right on (`core.datasets.gold`). `reference_cost_per_1k_usd` is what the teacher cost when
     this was compared, None where nobody knows. `teacher` holds the scores of the teacher asked once more, in the order of
     `row_ids`, and `ceiling` their means; both are empty where it was not asked. `exam` says how the rows were drawn
-    (`core.datasets.exam.Exam`); empty where it was not recorded.
+    (`core.datasets.exam.Exam`), `reference_latency_ms` holds `p50` and `p95` of the teacher's answers as they were logged,
+    over `records`, and `condemned_gold` counts the `rows` whose reference answer somebody disliked (`core.datasets.gold`),
+    `of` all. These three are empty where nobody knows.
     """
 
     workload: str
@@ -138,6 +140,8 @@ class Comparison:
     teacher: Columns = field(default_factory=dict)
     ceiling: dict[str, Score] = field(default_factory=dict)
     exam: Json = field(default_factory=dict)
+    reference_latency_ms: dict[str, float | int | None] = field(default_factory=dict)
+    condemned_gold: dict[str, int] = field(default_factory=dict)
 
     @property
     def sources_note(self) -> str:
@@ -149,6 +153,19 @@ class Comparison:
         if DEFAULT_SOURCE in self.eval_sources:
             return f"Examined on rows of several sources, {counts}: the verdict holds for this mix of them."
         return f"Examined on rows that are no production traffic: {counts}."
+
+    @property
+    def condemned_note(self) -> str:
+        """What a reader must know where people disliked reference answers; empty where nobody did."""
+        rows, of = self.condemned_gold.get("rows", 0), self.condemned_gold.get("of", 0)
+        if not rows:
+            return ""
+        share = f"{100 * rows / of:.0f}%" if 200 * rows >= of else "Less than 1%"
+        return (
+            f"{share} of the eval rows' reference answers ({rows:,} of {of:,}) were disliked by a person (feedback below 0, "
+            "or of 0 where none is lower): a model that agrees with them is no better. Set cleaning.min_feedback to leave "
+            "them out, or log corrections."
+        )
 
     @property
     def evaluated(self) -> tuple[Arm, ...]:
@@ -174,6 +191,8 @@ class Comparison:
             "teacher": _columns_to_json(self.teacher),
             "ceiling": {metric: asdict(score) for metric, score in self.ceiling.items()},
             "reference_cost_per_1k_usd": self.reference_cost_per_1k_usd,
+            "reference_latency_ms": self.reference_latency_ms,
+            "condemned_gold": self.condemned_gold,
             "leaderboard": self.table(),
             "reference_scores": {metric: asdict(score) for metric, score in self.reference_scores.items()},
             "row_ids": list(self.row_ids),
@@ -205,6 +224,8 @@ class Comparison:
             teacher=_columns_from_json(value.get("teacher", {})),
             ceiling={metric: Score(**score) for metric, score in value.get("ceiling", {}).items()},
             exam=value.get("exam", {}),
+            reference_latency_ms=value.get("reference_latency_ms", {}),
+            condemned_gold=value.get("condemned_gold", {}),
         )
 
     def table(self) -> list[Json]:
@@ -216,7 +237,12 @@ class Comparison:
             who = {"candidate": arm.candidate, "variant": arm.variant.value, "state": arm.state, "reason": arm.reason}
             scores = arm.report.scores if arm.report else {}
             rows.append({**who, **_flat_scores(scores, metrics), **_cost(arm.report, 0), "derived_from": arm.derived_from})
-        rows[0] |= {"derived_from": None, "cost_per_1k_usd": self.reference_cost_per_1k_usd}
+        rows[0] |= {
+            "derived_from": None,
+            "cost_per_1k_usd": self.reference_cost_per_1k_usd,
+            "latency_p50_ms": self.reference_latency_ms.get("p50"),
+            "latency_p95_ms": self.reference_latency_ms.get("p95"),
+        }
         return rows
 
     def to_csv(self) -> str:
@@ -231,7 +257,7 @@ class Comparison:
     def data_version(self) -> str:
         """Hash of what the comparison means (32 hex digits): rows, their sources and gold, scores and holes; no latency or
         cost."""
-        meaning = [
+        meaning: list[Any] = [
             [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
             sorted(self.eval_sources.items()),
             sorted(self.gold.items()),
@@ -245,6 +271,8 @@ class Comparison:
         # Without them, exams of the form there always was keep the hash they had.
         if terms := meaning_of(self.exam):
             meaning.append(sorted(terms.items()))
+        if self.condemned_gold.get("rows"):
+            meaning.append(sorted(self.condemned_gold.items()))
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:32]
 
 
@@ -259,6 +287,8 @@ def compare(
     notes: Sequence[str] = (),
     eval_sources: Mapping[str, int] | None = None,
     reference_cost_per_1k_usd: float | None = None,
+    reference_latency_ms: Mapping[str, float | int | None] | None = None,
+    condemned: int = 0,
     teacher: ScoredPredictions | None = None,
     judged: Sequence[str] = (),
     exam: Mapping[str, Any] | None = None,
@@ -268,6 +298,7 @@ def compare(
     `rows` is the eval set the workload stands at. Arms keep the rows they were really asked: whether they are the same ones
     is judged where it matters, in `core.decisions`. `notes` are caveats a reader must see (public benchmark requests, ...).
     `judged` names the columns that a judge fills; the reference is not judged, and has there what it is by construction.
+    `reference_latency_ms` is what was logged of the teacher, `condemned` how many rows' reference answers somebody disliked.
     `teacher` is the teacher asked once more; one that was asked other rows is left out. `exam` says how the rows were
     drawn. ValueError where a result contradicts itself.
 
@@ -295,6 +326,8 @@ def compare(
         notes=tuple(notes),
         eval_sources=dict(eval_sources or {}),
         reference_cost_per_1k_usd=reference_cost_per_1k_usd,
+        reference_latency_ms=dict(reference_latency_ms or {}),
+        condemned_gold={"rows": condemned, "of": len(rows)} if condemned else {},
         suites={suite: labels for suite in SUITES if any(labels := tuple(getattr(row, f"suite_{suite}") for row in rows))},
         gold=dict(sorted(Counter(str(row.gold) for row in rows).items())),
         teacher=asked_again,

@@ -166,6 +166,9 @@ def decide(
         kept = [other for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
     remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
+    if comparison.condemned_note:
+        evidence["condemned_gold"] = dict(comparison.condemned_gold)
+        remarks.append(comparison.condemned_note)
     remarks += [*_on_the_incumbent(comparison, chosen, incumbent), *remarks_on(comparison.exam)]
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes

@@ -39,7 +39,11 @@ _FIXED_COLUMNS = (
     ("error", pa.string(), True),
     ("suite_turn_kind", pa.string(), True),
     ("gold", pa.string(), False),
+    ("cached_tokens", pa.int64(), True),
 )
+# Absent from files that earlier versions wrote; null there.
+_LATER_COLUMNS = frozenset({"cached_tokens"})
+_OF_A_PREDICTION = ("row_id", "prediction", "latency_ms", "prompt_tokens", "completion_tokens", "error", "cached_tokens")
 SUITES = ("turns", "turn_kind", "complexity", "domain")
 # A mean of fewer rows says nothing about its domain.
 MIN_DOMAIN_ROWS = 5
@@ -73,7 +77,8 @@ class EvalReport:
     """One variant of a candidate on one eval set.
 
     `n` counts rows, `errors` the errored ones among them. `scores` leaves out metrics that apply to no row. `latency_ms` is
-    of answered rows, milliseconds, None where nothing was measured; `tokens` are totals. `suites` maps
+    of answered rows, milliseconds, None where nothing was measured; `tokens` are totals (`prompt`, `completion`, and
+    `cached`, a part of `prompt`). `suites` maps
     `turns | turn_kind | complexity | domain` to label to scores. `aggregates` holds what is no mean of rows.
     """
 
@@ -167,6 +172,7 @@ def build_report(
         tokens={
             "prompt": _total(p.prompt_tokens for p in predictions),
             "completion": _total(p.completion_tokens for p in predictions),
+            "cached": _total(p.cached_tokens for p in predictions),
         },
         suites={suite: labels for suite, labels in suites.items() if labels},
         aggregates={**aggregates_of(workload_type, rows, predictions), **_spread(workload_type, suites["domain"])},
@@ -239,6 +245,7 @@ def write_predictions(
         "latency_ms": [p.latency_ms for p in ordered],
         "prompt_tokens": [p.prompt_tokens for p in ordered],
         "completion_tokens": [p.completion_tokens for p in ordered],
+        "cached_tokens": [p.cached_tokens for p in ordered],
         "error": [None if p.error is None else p.error.encode("utf-8", "replace").decode() for p in ordered],
         **{metric: pa.array(column, mask=np.isnan(column)) for metric, column in found.items()},
     }
@@ -252,25 +259,26 @@ def read_predictions(source: Path | BinaryIO) -> ScoredPredictions:
         table = pq.read_table(source)
     except pa.ArrowInvalid as error:
         raise PredictionsError(f"{source} is not a Parquet file ({error}). Materialize the evaluation again.") from error
-    lacking = [name for name, _, _ in _FIXED_COLUMNS if name not in table.column_names]
+    lacking = [name for name, _, _ in _FIXED_COLUMNS if name not in table.column_names and name not in _LATER_COLUMNS]
     metadata = table.schema.metadata or {}
     if lacking or _TYPE_KEY not in metadata:
         what = f"the columns {', '.join(lacking)}" if lacking else "the workload type in its metadata"
         raise PredictionsError(f"{source} holds no predictions: it lacks {what}. Materialize the evaluation again.")
-    columns = {name: table.column(name).to_pylist() for name, _, _ in _FIXED_COLUMNS}
+    columns: dict[str, list[Any]] = {
+        name: table.column(name).to_pylist() if name in table.column_names else [None] * table.num_rows
+        for name, _, _ in _FIXED_COLUMNS
+    }
     fixed = set(columns)
     return ScoredPredictions(
         workload_type=WorkloadType(metadata[_TYPE_KEY].decode()),
         row_ids=tuple(columns["row_id"]),
         references=tuple(_decode(text) for text in columns["reference"]),
         predictions=tuple(
-            Prediction(row_id, None if text is None else _decode(text), latency, prompt, completion, error)
-            for row_id, text, latency, prompt, completion, error in zip(
-                *(
-                    columns[name]
-                    for name in ("row_id", "prediction", "latency_ms", "prompt_tokens", "completion_tokens", "error")
-                ),
-                strict=True,
+            Prediction(
+                row_id, None if text is None else _decode(text), latency, prompt, completion, error, cached_tokens=cached
+            )
+            for row_id, text, latency, prompt, completion, error, cached in zip(
+                *(columns[name] for name in _OF_A_PREDICTION), strict=True
             )
         ),
         scores={

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flywheel_assets.core.rows import Answer, Json
+from flywheel_assets.core.usage import Usage, usage_of
 
 # What of a logged request says *what* was asked. The rest says how the teacher sampled, who asked, or how the answer
 # travelled (temperature, top_p, n, seed, penalties, logprobs, stream, user, metadata, store, ...): not ours to repeat.
@@ -84,8 +85,8 @@ def with_prefix(messages: Sequence[Json], prefix: Sequence[Json]) -> list[Json]:
     return [*messages[:start], *prefix, *messages[start:]]
 
 
-def read_completion(content: bytes) -> tuple[Answer, int | None, int | None]:
-    """The answer in a chat completion (its first choice counts), its prompt tokens and its completion tokens.
+def read_completion(content: bytes) -> tuple[Answer, Usage]:
+    """The answer in a chat completion (its first choice counts), and its tokens.
 
     Raises UnusableAnswerError when it is no chat completion.
     """
@@ -94,8 +95,7 @@ def read_completion(content: bytes) -> tuple[Answer, int | None, int | None]:
     except ValueError:
         raise UnusableAnswerError(f"not JSON: {content[:_SHOWN_BYTES]!r}") from None
     try:
-        usage = completion.get("usage") or {}
-        return _answer(completion["choices"][0]["message"]), usage.get("prompt_tokens"), usage.get("completion_tokens")
+        return _answer(completion["choices"][0]["message"]), usage_of(completion)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         fault = f"{type(error).__name__}: {error}"
         raise UnusableAnswerError(f"no chat completion ({fault}): {content[:_SHOWN_BYTES]!r}") from None

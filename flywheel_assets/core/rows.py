@@ -106,7 +106,8 @@ class Prediction:
     """What one variant of a candidate answered to one eval row.
 
     `answer` is None exactly when `error` is set. Latency is milliseconds as the client saw it, of the call that
-    produced the answer (also when it was reused from the cache).
+    produced the answer (also when it was reused from the cache). `cached_tokens` are the part of `prompt_tokens` that the
+    server took from its own prompt cache; `cached` says that the whole answer came from ours.
     """
 
     row_id: str
@@ -116,3 +117,4 @@ class Prediction:
     completion_tokens: int | None = None
     error: str | None = None
     cached: bool = False
+    cached_tokens: int | None = None

@@ -57,6 +57,7 @@ class Reply:
     error: str | None = None
     passing: bool = False
     cached: bool = False
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +154,8 @@ async def _reply(client: openai.AsyncOpenAI, endpoint: Endpoint, question: Quest
             async with asyncio.timeout(patience.timeout_s):
                 response = await client.post("/chat/completions", body=question.body, cast_to=httpx2.Response)
             latency_ms = (time.perf_counter() - started) * 1000
-            answer, prompt_tokens, completion_tokens = read_completion(response.content)
-            return Reply(question.id, answer, latency_ms, prompt_tokens, completion_tokens)
+            answer, used = read_completion(response.content)
+            return Reply(question.id, answer, latency_ms, used.prompt, used.completion, cached_tokens=used.cached)
         except UnusableAnswerError as error:
             return _failed(question, endpoint, f"unusable answer: {error}")
         except (openai.APIConnectionError, openai.APIStatusError, TimeoutError) as error:
@@ -212,12 +213,13 @@ def _remembered(question: str, entry: CachedAnswer) -> Reply:
         prompt_tokens=entry.prompt_tokens,
         completion_tokens=entry.completion_tokens,
         cached=True,
+        cached_tokens=entry.cached_tokens,
     )
 
 
 def _to_remember(reply: Reply) -> CachedAnswer:
     assert reply.answer is not None
-    return CachedAnswer(reply.answer, reply.latency_ms, reply.prompt_tokens, reply.completion_tokens)
+    return CachedAnswer(reply.answer, reply.latency_ms, reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens)
 
 
 def _why_lost(endpoint: Endpoint, lost: Exception, done: int, total: int) -> str:

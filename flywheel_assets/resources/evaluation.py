@@ -99,4 +99,5 @@ def _prediction(reply: Reply) -> Prediction:
         completion_tokens=reply.completion_tokens,
         error=reply.error,
         cached=reply.cached,
+        cached_tokens=reply.cached_tokens,
     )

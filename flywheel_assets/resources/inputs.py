@@ -250,11 +250,12 @@ def quality_policy(settings: Settings, workload: str) -> QualityPolicy:
 
 def token_prices(settings: Settings) -> dict[str, TokenPrice]:
     """The price table, by candidate id or teacher model name."""
-    return {name: TokenPrice(price.prompt, price.completion) for name, price in settings.prices.items()}
+    return {name: TokenPrice(price.prompt, price.completion, price.cached_prompt) for name, price in settings.prices.items()}
 
 
 def _prices(settings: Settings) -> Json:
-    return {name: price.model_dump(mode="json") for name, price in settings.prices.items()}
+    # A key that is not set stands in no slice: nothing becomes stale because this version knows one more.
+    return {name: price.model_dump(mode="json", exclude_none=True) for name, price in settings.prices.items()}
 
 
 def _label(candidate: Candidate) -> Json:

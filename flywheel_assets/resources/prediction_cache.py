@@ -34,12 +34,13 @@ class CacheError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer as it was given. Latency is milliseconds, of the call that produced it."""
+    """An answer as it was given. Latency is milliseconds, of the call that produced it; tokens are `core.usage`'s."""
 
     answer: Answer
     latency_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None = None
 
 
 def prediction_key(body: Mapping[str, object], endpoint: Endpoint, variant: Variant, *, sample: int = 0) -> str:
@@ -122,6 +123,7 @@ def _encode(entry: CachedAnswer) -> Json:
         "latency_ms": entry.latency_ms,
         "prompt_tokens": entry.prompt_tokens,
         "completion_tokens": entry.completion_tokens,
+        "cached_tokens": entry.cached_tokens,
     }
 
 
@@ -131,4 +133,6 @@ def _decode(value: Json) -> CachedAnswer:
         latency_ms=value["latency_ms"],
         prompt_tokens=value["prompt_tokens"],
         completion_tokens=value["completion_tokens"],
+        # Absent from answers that were kept before cached tokens were read.
+        cached_tokens=value.get("cached_tokens"),
     )

@@ -30,6 +30,8 @@ def status_of(flywheel: Flywheel) -> Json:
                 "teacher": _variant(flywheel, state, current, (graph.TEACHER_EVAL, Partition(slug)))
                 if state.wanted(graph.TEACHER_EVAL, Partition(slug))
                 else None,
+                # Absent from profiles that earlier versions made.
+                "teacher_logged_latency_ms": _summary(flywheel, graph.PROFILE, Partition(slug)).get("latency_ms"),
                 "cells": {
                     candidate: {
                         str(variant): _variant(flywheel, state, current, (asset, Partition(slug, candidate)))

@@ -6,23 +6,45 @@ from typing import Any
 
 import pytest
 
-from flywheel_assets.core.costs import TokenPrice, cost_per_1k, teacher_cost_per_1k
+from flywheel_assets.core.costs import (
+    TokenPrice,
+    cost_per_1k,
+    full_price_note,
+    teacher_cost_per_1k,
+    teacher_full_price_notes,
+)
 from flywheel_assets.core.rows import Answer, Prediction
 
 PRICE = TokenPrice(prompt=2.0, completion=8.0)
 
 
-def said(prompt: int | None, completion: int | None, *, error: str | None = None, cached: bool = False) -> Prediction:
+def said(
+    prompt: int | None,
+    completion: int | None,
+    *,
+    error: str | None = None,
+    cached: bool = False,
+    cached_tokens: int | None = None,
+) -> Prediction:
     answer = None if error else Answer("ok")
-    return Prediction("r", answer, prompt_tokens=prompt, completion_tokens=completion, error=error, cached=cached)
+    return Prediction(
+        "r",
+        answer,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        error=error,
+        cached=cached,
+        cached_tokens=cached_tokens,
+    )
 
 
-def profile(*, cost_usd: float = 0.0, with_cost: int = 0, **usage: tuple[int, int, int]) -> dict[str, Any]:
-    names = ("records", "prompt_tokens", "completion_tokens")
+def profile(*, cost_usd: float = 0.0, with_cost: int = 0, **usage: tuple[int, ...]) -> dict[str, Any]:
+    # Profiles made before cached tokens were counted have no fourth number.
+    names = ("records", "prompt_tokens", "completion_tokens", "cached_tokens")
     return {
         "cost_usd": cost_usd,
         "records_with_cost": with_cost,
-        "usage": {teacher.replace("_", "-"): dict(zip(names, use, strict=True)) for teacher, use in usage.items()},
+        "usage": {teacher.replace("_", "-"): dict(zip(names, use, strict=False)) for teacher, use in usage.items()},
     }
 
 
@@ -51,3 +73,46 @@ def test_else_the_teachers_tokens_are_priced_and_teachers_without_a_price_left_o
     assert teacher_cost_per_1k(known, {"big-model": PRICE, "other": TokenPrice(0, 0)}) == pytest.approx(0.18)
     assert teacher_cost_per_1k(known, {}) is None
     assert teacher_cost_per_1k(profile(), {"big-model": PRICE}) is None
+
+
+CACHING = TokenPrice(prompt=2.0, completion=8.0, cached_prompt=0.5)
+
+
+def test_cached_prompt_tokens_cost_what_the_table_says_of_them() -> None:
+    # 200 * $2 + 300 * $0.5 + 100 * $8 per million is $0.00135 a request.
+    assert cost_per_1k([said(500, 100, cached_tokens=300)], CACHING) == pytest.approx(1.35)
+    assert cost_per_1k([said(500, 100)], CACHING) == pytest.approx(1.8)
+    known = profile(big_model=(10, 5000, 1000, 3000))
+    assert teacher_cost_per_1k(known, {"big-model": CACHING}) == pytest.approx(1.35)
+    assert teacher_cost_per_1k(profile(big_model=(10, 5000, 1000)), {"big-model": CACHING}) == pytest.approx(1.8)
+
+
+def test_a_cached_token_may_be_free() -> None:
+    assert cost_per_1k([said(500, 0, cached_tokens=500)], TokenPrice(2.0, 8.0, cached_prompt=0.0)) == 0.0
+
+
+def test_without_a_price_of_their_own_cached_tokens_cost_the_full_price_and_it_is_said() -> None:
+    known = profile(big_model=(10, 1200, 300, 1024))
+    assert teacher_cost_per_1k(known, {"big-model": PRICE}) == pytest.approx(1000 * (2 * 1200 + 8 * 300) / 1e6 / 10)
+    assert teacher_full_price_notes(known, {"big-model": PRICE}) == [
+        "85% of the teacher's prompt tokens were cached; prices.big-model has no cached_prompt, so they are counted at the "
+        "full price."
+    ]
+    assert full_price_note("small's", "small", 1200, 1024, PRICE) == (
+        "85% of small's prompt tokens were cached; prices.small has no cached_prompt, so they are counted at the full price."
+    )
+
+
+def test_nothing_is_said_where_no_full_price_was_counted() -> None:
+    known = profile(big_model=(10, 1200, 300, 1024))
+    assert teacher_full_price_notes(known, {"big-model": CACHING}) == []
+    assert teacher_full_price_notes(known, {}) == []
+    assert teacher_full_price_notes(profile(big_model=(10, 1200, 300, 0)), {"big-model": PRICE}) == []
+    assert teacher_full_price_notes(profile(big_model=(10, 1200, 300)), {"big-model": PRICE}) == []
+    # The records say what they cost, caching and all.
+    logged = profile(cost_usd=1.0, with_cost=10, big_model=(10, 1200, 300, 1024))
+    assert teacher_full_price_notes(logged, {"big-model": PRICE}) == []
+
+
+def test_a_share_that_rounds_to_nothing_is_not_called_nothing() -> None:
+    assert full_price_note("small's", "small", 100_000, 3, PRICE).startswith("less than 1% of small's")

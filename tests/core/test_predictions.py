@@ -40,7 +40,7 @@ def eval_rows() -> list[EvalRow]:
 
 def answers() -> list[Prediction]:
     return [
-        Prediction("r1", CALL, latency_ms=100.0, prompt_tokens=10, completion_tokens=5),
+        Prediction("r1", CALL, latency_ms=100.0, prompt_tokens=10, completion_tokens=5, cached_tokens=8),
         Prediction("r2", None, latency_ms=9000.0, error="timed out after 120 s"),
         Prediction("r3", SILENCE, latency_ms=300.0, prompt_tokens=20, completion_tokens=7, cached=True),
     ]
@@ -51,7 +51,7 @@ def test_the_file_has_the_published_columns_in_their_order(tmp_path: Path) -> No
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == [
         *("row_id", "trace_id", "suite_turns", "suite_complexity", "suite_domain", "reference", "prediction"),
-        *("latency_ms", "prompt_tokens", "completion_tokens", "error", "suite_turn_kind", "gold"),
+        *("latency_ms", "prompt_tokens", "completion_tokens", "error", "suite_turn_kind", "gold", "cached_tokens"),
         *metric_names(TOOLS),
     ]
     rows = table.to_pylist()
@@ -69,6 +69,15 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     # Whether an answer came from the cache is no part of the file.
     assert list(read.predictions) == [replace(prediction, cached=False) for prediction in answers()]
     assert read.scores["function_name"].tolist()[:2] == [1.0, 0.0] and np.isnan(read.scores["function_name"][2])
+
+
+def test_a_file_from_before_cached_tokens_were_read_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "p.parquet"
+    write_predictions(path, TOOLS, eval_rows(), answers())
+    pq.write_table(pq.read_table(path).drop_columns(["cached_tokens"]), path)
+    read = read_predictions(path)
+    assert list(read.predictions) == [replace(one, cached=False, cached_tokens=None) for one in answers()]
+    assert "cached_tokens" not in read.scores
 
 
 def test_a_metric_that_applies_to_no_row_stays_a_column_of_numbers() -> None:
@@ -104,7 +113,7 @@ def test_the_report_counts_each_metric_over_the_rows_it_applies_to() -> None:
     assert report.scores["function_name"].low < 0.5 < report.scores["function_name"].high
     # An errored call has no latency worth reporting.
     assert report.latency_ms == {"p50": 200.0, "p95": pytest.approx(290.0)}
-    assert report.tokens == {"prompt": 30, "completion": 12}
+    assert report.tokens == {"prompt": 30, "completion": 12, "cached": 8}
 
 
 def test_the_report_has_the_scores_of_every_suite_label() -> None:

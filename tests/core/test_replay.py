@@ -7,6 +7,7 @@ import pytest
 
 from flywheel_assets.core.replay import UnusableAnswerError, greedy_request, read_completion
 from flywheel_assets.core.rows import Answer, ToolCall
+from flywheel_assets.core.usage import Usage
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 USER = {"role": "user", "content": "question"}
@@ -76,11 +77,23 @@ def test_a_replay_leaves_the_log_alone() -> None:
 
 def test_an_answer_with_its_tokens_is_read() -> None:
     content = {"choices": [{"message": {"content": "hi"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
-    assert read_completion(json.dumps(content).encode()) == (Answer("hi"), 3, 1)
+    assert read_completion(json.dumps(content).encode()) == (Answer("hi"), Usage(3, 1))
 
 
 def test_a_server_that_counts_no_tokens_is_read_too() -> None:
-    assert read_completion(b'{"choices": [{"message": {"content": "hi"}}], "usage": null}') == (Answer("hi"), None, None)
+    assert read_completion(b'{"choices": [{"message": {"content": "hi"}}], "usage": null}') == (Answer("hi"), Usage())
+
+
+@pytest.mark.parametrize("usage", ["many", [1], {"prompt_tokens": 1e300, "completion_tokens": "3"}, 7])
+def test_an_answer_is_not_lost_because_its_tokens_are_odd(usage: Any) -> None:
+    content = {"choices": [{"message": {"content": "hi"}}], "usage": usage}
+    assert read_completion(json.dumps(content).encode()) == (Answer("hi"), Usage())
+
+
+def test_cached_tokens_are_read_with_the_answer() -> None:
+    usage = {"prompt_tokens": 1200, "completion_tokens": 30, "prompt_tokens_details": {"cached_tokens": 1024}}
+    content = {"choices": [{"message": {"content": "hi"}}], "usage": usage}
+    assert read_completion(json.dumps(content).encode())[1] == Usage(1200, 30, 1024)
 
 
 def test_malformed_arguments_are_kept_as_written() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import threading
@@ -67,6 +68,15 @@ def test_any_text_a_model_can_write_is_kept(text: str, tmp_path: Path) -> None:
     with PredictionCache(tmp_path / "cache.sqlite") as cache:
         cache.put("k", entry(text))
         assert cache.get_many(["k"])["k"].answer.content == text
+
+
+def test_an_answer_kept_before_cached_tokens_were_read_is_still_found(tmp_path: Path) -> None:
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        cache.put("new", dataclasses.replace(entry(), cached_tokens=7))
+        old = {"answer": entry().answer.to_json(), "latency_ms": 12.5, "prompt_tokens": 10, "completion_tokens": 3}
+        cache._db.execute("INSERT INTO predictions (key, value) VALUES (?, ?)", ("old", json.dumps(old)))
+        found = cache.get_many(["new", "old"])
+    assert (found["new"].cached_tokens, found["old"]) == (7, entry())
 
 
 def test_ten_thousand_keys_are_looked_up_at_once(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class DatasetsSummary:
     records. `random_seed` and `eval_share` are those in force since the first build; `notes` say where the settings now
     differ. `exam` is an `exam.Exam` as JSON. `eval_classes` and `train_classes` count rows by class, the 50 largest;
     `eval_sources` counts eval rows by source, `eval_suites` by suite and label, `eval_gold` by whose word their answer is
-    right on (`gold`). `training_window_end` (epoch seconds): strategy `time` only.
+    right on (`gold`); `eval_condemned` of them are examined against an answer that somebody disliked.
+    `training_window_end` (epoch seconds): strategy `time` only.
     """
 
     workload: str
@@ -52,6 +53,7 @@ class DatasetsSummary:
     eval_sources: dict[str, int]
     eval_suites: dict[str, dict[str, int]]
     eval_gold: dict[str, int]
+    eval_condemned: int
     random_seed: int
     eval_share: float
     exam: Json
@@ -131,6 +133,7 @@ def build_datasets(
         eval_sources=_eval_sources(columns, result),
         eval_suites=eval_file.suites,
         eval_gold=eval_file.gold,
+        eval_condemned=eval_file.condemned,
         random_seed=result.terms.random_seed,
         eval_share=result.terms.eval_share,
         exam=result.exam.to_json(),

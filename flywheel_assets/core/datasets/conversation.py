@@ -19,6 +19,7 @@ import orjson
 from flywheel_assets.core.cleaning.quality import feedback_score, is_cut_off, is_refusal
 from flywheel_assets.core.datasets.gold import correction_of, right_message
 from flywheel_assets.core.rows import Json
+from flywheel_assets.core.usage import usage_of
 
 TOOL_CLASS_PREFIX = "tool:"
 NO_CALL = "no_call"
@@ -36,8 +37,6 @@ _UNSUPPORTED_PARTS = {
     "audio_url": "audio",
 }
 _SPOKEN = ("audio", "image")
-# No request has as many; what claims to is a mistake, and would not fit the index.
-_MANY_TOKENS = 1 << 31
 _STRUCTURED_FORMATS = ("json_object", "json_schema")
 
 
@@ -52,7 +51,7 @@ class Facts(NamedTuple):
     tools; the answer). `label` is a 64-bit hash of the answer where it could be a label: one short line of text and no
     call; else 0. The answer is the one that counts (`gold`): `cut_off` and `refusal`
     are about it, `feedback` is its score (NaN: none, or it was corrected). Tokens are as
-    the teacher's server reported them, both or neither. The six last
+    the teacher's server reported them (`core.usage`), both or neither. The six last
     fields say where (byte, length) the body holds the prompt and the tools in training form, and the answer message;
     `prompt_at` is -1 where it does not hold them as they are.
     """
@@ -73,8 +72,10 @@ class Facts(NamedTuple):
     definitions: list[int]
     called: list[str]
     cost_usd: float | None
+    latency_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    cached_tokens: int | None
     user_turns: int
     request_size: int
     answer_size: int
@@ -141,7 +142,8 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
     tools_at = _place(body, b'"tools":', tools_json, prompt_at) if offered else prompt_at
     answer_at = _place(body, b'"message":', answer_json, tools_at)
     verbatim = min(prompt_at, tools_at, answer_at) >= 0
-    tokens = _usage(response)
+    used = usage_of(response)
+    counted = used.prompt is not None and used.completion is not None
     return Facts(
         trace_id=record["id"],
         trace=hash64(record["id"].encode()),
@@ -159,8 +161,10 @@ def facts(record: Json, body: bytes, content_hash: bytes, session: int | None = 
         definitions=[_definition_hash(definition) for definition in definitions],
         called=called,
         cost_usd=record.get("cost_usd"),
-        prompt_tokens=tokens[0],
-        completion_tokens=tokens[1],
+        latency_ms=record.get("latency_ms"),
+        prompt_tokens=used.prompt if counted else None,
+        completion_tokens=used.completion if counted else None,
+        cached_tokens=used.cached if counted else None,
         user_turns=user_turns(request),
         request_size=len(prompt_json) + len(tools_json),
         answer_size=len(answer_json),
@@ -225,17 +229,6 @@ def training_tools(request: Json) -> bytes:
     """The offered tools as JSON text; `[]` where none are offered."""
     tools = request.get("tools")
     return canonical(tools) if tools else b"[]"
-
-
-def _usage(response: Json) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens as the teacher's server reported them; both or neither."""
-    usage = response.get("usage")
-    if type(usage) is not dict:
-        return None, None
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if type(prompt) is not int or type(completion) is not int:
-        return None, None
-    return (prompt, completion) if 0 <= prompt < _MANY_TOKENS and 0 <= completion < _MANY_TOKENS else (None, None)
 
 
 def is_structured(request: Json, answer: str) -> bool:

@@ -7,6 +7,7 @@ not: which rows are drawn (`split`), and the form of a line (`rendering`).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from flywheel_assets.core.datasets.gold import gold_of
+from flywheel_assets.core.datasets.gold import gold_of, is_condemned
 from flywheel_assets.core.datasets.index import Array, index_tables, row_ids
 from flywheel_assets.core.datasets.manifest import cluster_name
 from flywheel_assets.core.datasets.rendering import eval_json, eval_lines, read_eval_line
@@ -30,7 +31,8 @@ _COLUMNS = ["row_id", "trace_id", "content", "feedback", "block_offset", "block_
 
 @dataclass(frozen=True, slots=True)
 class EvalFile:
-    """What was written, and rows by label of each suite and by gold.
+    """What was written: rows by label of each suite and by gold, and how many of them are examined against an answer that
+    somebody disliked (`gold.is_condemned`).
 
     The data version is a hash of the lines without the chances of the rows: those change with every new record, and the
     same rows are the same exam.
@@ -39,6 +41,7 @@ class EvalFile:
     data_version: str
     suites: dict[str, dict[str, int]]
     gold: dict[str, int]
+    condemned: int
 
 
 def write_eval_file(
@@ -64,8 +67,10 @@ def write_eval_file(
     scores: dict[int, float] = {}
     names = [cluster_name(cluster) for cluster in clusters.tolist()]
     cluster_of = dict(zip(rows.tolist(), names, strict=True))
-    start = 0
+    start, lowest = 0, math.inf
     for segment, table in zip(segments, index_tables(records, segments, _COLUMNS), strict=True):
+        scored = table["feedback"].drop_null().to_numpy()
+        lowest = min(lowest, float(scored[~np.isnan(scored)].min(initial=math.inf)))
         inside = np.sort(rows[(rows >= start) & (rows < start + segment.rows)])
         if len(inside):
             found = table.take(inside - start)
@@ -74,6 +79,7 @@ def write_eval_file(
         start += segment.rows
     for number, content in made.items():
         content["gold"] = gold_of(content, scores[number], min_feedback)
+    condemned = sum(is_condemned(content, scores[number], lowest) for number, content in made.items())
     ordered = sorted((made[row] for row in rows.tolist()), key=lambda row: "accepted_answers" not in row)
     suites = _label(ordered, domains)
     version = hashlib.sha256(b"".join(eval_lines(ordered))).hexdigest()[:16]
@@ -81,7 +87,7 @@ def write_eval_file(
         made[number]["draw_probability"] = chance
     (out / EVAL_FILE).write_bytes(b"".join(eval_lines(ordered)))
     gold = dict(sorted(Counter(str(row["gold"]) for row in ordered).items()))
-    return EvalFile(version, suites, gold)
+    return EvalFile(version, suites, gold, condemned)
 
 
 def _label(rows: Sequence[Json], domains: Sequence[DomainRule]) -> dict[str, dict[str, int]]:

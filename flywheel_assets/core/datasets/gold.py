@@ -41,6 +41,18 @@ def right_message(record: Json) -> Json:
     return correction_of(record) or logged_message(record)
 
 
+def is_condemned(row: Json, score: float, lowest: float) -> bool:
+    """Whether somebody disliked the answer an eval row is examined against, and put nothing in its place.
+
+    `score` is the record's feedback, `lowest` the least of the whole workload. Below 0 is dislike; 0 is, where
+    nobody scores lower: the bottom of thumbs (0 or 1), shares and percents. On a scale that goes below 0 it says neither,
+    and which of one to five stars is bad only a person can say (`cleaning.min_feedback`).
+    """
+    if row["logged_answer"] or row.get("accepted_answers"):
+        return False
+    return score < 0 or (score == 0 and lowest == 0)
+
+
 def gold_of(row: Json, score: float, least: float | None) -> Gold:
     """On whose word the answer of an eval row (`rendering.eval_json`) is right.
 

@@ -37,8 +37,10 @@ SCHEMA = pa.schema(
         ("definitions", pa.list_(pa.uint64())),
         ("called", pa.list_(pa.string())),
         ("cost_usd", pa.float64()),
+        ("latency_ms", pa.float64()),
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
         ("user_turns", pa.int32()),
         ("request_size", pa.int32()),
         ("answer_size", pa.int32()),
@@ -71,6 +73,7 @@ _DICTIONARIES = [
     "definitions.list.element",
     "called.list.element",
     "cost_usd",
+    "cached_tokens",
     "user_turns",
     "label",
     "block_offset",
@@ -92,10 +95,16 @@ def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def read_index(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Some columns of the index of one segment, in this order; those it was written without are filled."""
+    """Some columns of the index of one segment, in this order.
+
+    Columns that did not exist yet when the segment was written are filled: with the value that says so, or with null where
+    only a report shows them. Neither is a reason to read all records again.
+    """
     table = read_columns(path, columns)
-    for name in _LATER.keys() & (set(columns) - set(table.column_names)):
-        table = table.append_column(SCHEMA.field(name), pa.repeat(pa.scalar(_LATER[name], pa.uint64()), table.num_rows))
+    for name in columns:
+        if name not in table.column_names:
+            kind = SCHEMA.field(name).type
+            table = table.append_column(SCHEMA.field(name), pa.repeat(pa.scalar(_LATER.get(name), kind), table.num_rows))
     return table.select(columns)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from flywheel_assets.core.datasets.conversation import NO_CALL, TEXT
 from flywheel_assets.core.datasets.index import alive_rows, index_tables, value_counts
@@ -19,6 +20,7 @@ from flywheel_assets.core.datasets.languages import languages_of
 from flywheel_assets.core.datasets.policy import is_train_only
 from flywheel_assets.core.datasets.segments import read_summary
 from flywheel_assets.core.records import RejectReason
+from flywheel_assets.core.records.measures import MAX_COST_USD
 from flywheel_assets.core.rows import Json, WorkloadType
 
 UNSUPPORTED = "unsupported"
@@ -41,13 +43,17 @@ _COLUMNS = (
     "definitions",
     "called",
     "cost_usd",
+    "latency_ms",
     "prompt_tokens",
     "completion_tokens",
+    "cached_tokens",
     "user_turns",
     "request_size",
     "answer_size",
 )
 _NON_CHAT = str(RejectReason.NOT_CHAT)
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+_Numbers = np.ndarray[tuple[int], np.dtype[np.float64]]
 _Sizes = np.ndarray[tuple[int], np.dtype[np.int32]]
 
 
@@ -94,9 +100,11 @@ class WorkloadProfile:
     the `SHOWN_TOOLS` most offered of `distinct_tools`, `requests` are messages and tools, `answers` the
     assistant's messages; `request_histogram` counts requests by the power of two their length in bytes is below.
     `languages` counts what users write in, over a sample (`datasets.languages`).
-    `cost_usd` is what the teacher cost on the `records_with_cost` that say so; `usage` maps each teacher to the
-    `records`, `prompt_tokens` and `completion_tokens` of the answers that report tokens. `first`, `last`: epoch seconds,
-    None without records.
+    `cost_usd` is what the teacher cost on the `records_with_cost` that say so; `costs_left_out` counts records of earlier
+    versions whose cost cannot be right. `usage` maps each teacher to the `records`, `prompt_tokens`, `completion_tokens` and
+    `cached_tokens` (a part of the prompt's) of the answers that report tokens. `latency_ms` holds `p50` and `p95`, as logged
+    where the teacher served, over the `records` that say so among those that may be examined on. `first`, `last`: epoch
+    seconds, None without records.
     """
 
     type: str
@@ -119,7 +127,9 @@ class WorkloadProfile:
     examinable: Examinable
     cost_usd: float
     records_with_cost: int
+    costs_left_out: int
     usage: dict[str, dict[str, int]]
+    latency_ms: dict[str, float | int | None]
     first: float | None
     last: float | None
 
@@ -155,7 +165,8 @@ def profile_workload(
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("source", "unsupported", "teacher")}
     all_calls, examined = _Calls(), _Calls()
     answer_sizes: list[_Sizes] = []
-    cost_usd, records_with_cost = 0.0, 0
+    cost_usd, records_with_cost, costs_left_out = 0.0, 0, 0
+    latencies: list[_Numbers] = []
     usage: dict[str, Counter[str]] = {}
     multi_turn = structured = 0
     times: list[float] = []
@@ -167,11 +178,15 @@ def profile_workload(
             counter.update(value_counts(table[name]))
         sources = table["source"].to_pylist()
         all_calls.add(table)
-        examined.add(table.filter(pa.array([not is_train_only(source, train_only) for source in sources], pa.bool_())))
+        examinable = table.filter(pa.array([not is_train_only(source, train_only) for source in sources], pa.bool_()))
+        examined.add(examinable)
+        latencies.append(examinable["latency_ms"].drop_null().to_numpy())
         answer_sizes.append(table["answer_size"].to_numpy())
-        costs = table["cost_usd"].drop_null()
+        logged = table["cost_usd"].drop_null().to_numpy()
+        costs = logged[(logged >= 0) & (logged <= MAX_COST_USD)]
         _add_usage(usage, table)
-        cost_usd, records_with_cost = cost_usd + float(costs.to_numpy().sum()), records_with_cost + len(costs)
+        cost_usd, records_with_cost = cost_usd + float(costs.sum()), records_with_cost + len(costs)
+        costs_left_out += len(logged) - len(costs)
         structured += int(table["structured"].to_numpy(zero_copy_only=False).sum())
         multi_turn += int((table["user_turns"].to_numpy() > 1).sum())
         if table.num_rows:
@@ -212,7 +227,9 @@ def profile_workload(
         ),
         cost_usd=round(cost_usd, 6),
         records_with_cost=records_with_cost,
+        costs_left_out=costs_left_out,
         usage={teacher: dict(usage[teacher]) for teacher in sorted(usage)},
+        latency_ms=_latency(latencies),
         first=min(times, default=None),
         last=max(times, default=None),
     )
@@ -255,13 +272,14 @@ class _Calls:
 
 
 def _add_usage(usage: dict[str, Counter[str]], table: pa.Table) -> None:
-    known = table.select(["teacher", "prompt_tokens", "completion_tokens"]).drop_null()
-    sums = known.group_by("teacher").aggregate([("prompt_tokens", "sum"), ("completion_tokens", "sum"), ([], "count_all")])
+    counted = table.select(["teacher", *_TOKENS])
+    known = counted.filter(pc.and_(counted["prompt_tokens"].is_valid(), counted["completion_tokens"].is_valid()))
+    sums = known.group_by("teacher").aggregate([*((name, "sum") for name in _TOKENS), ([], "count_all")])
     for row in sums.to_pylist():
         usage.setdefault(row["teacher"], Counter()).update(
             records=row["count_all"],
-            prompt_tokens=row["prompt_tokens_sum"],
-            completion_tokens=row["completion_tokens_sum"],
+            # Of nothing but nulls the sum is null.
+            **{name: row[f"{name}_sum"] or 0 for name in _TOKENS},
         )
 
 
@@ -304,6 +322,14 @@ def _histogram(parts: list[_Sizes]) -> dict[str, int]:
     values = np.concatenate(parts) if parts else np.empty(0, np.int32)
     bounds, counts = np.unique(np.frexp(values.astype(np.float64))[1], return_counts=True)
     return {str(2 ** int(bound)): int(count) for bound, count in zip(bounds, counts, strict=True)}
+
+
+def _latency(parts: list[_Numbers]) -> dict[str, float | int | None]:
+    values = np.concatenate(parts) if parts else np.empty(0)
+    if not len(values):
+        return {"p50": None, "p95": None, "records": 0}
+    p50, p95 = np.percentile(values, [50, 95])
+    return {"p50": float(p50), "p95": float(p95), "records": len(values)}
 
 
 def _percentiles(parts: list[_Sizes]) -> Lengths:

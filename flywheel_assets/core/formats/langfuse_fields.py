@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 import orjson
 
+from flywheel_assets.core.records.measures import MAX_TOKENS, milliseconds_of
 from flywheel_assets.core.rows import Json
 
 # What the `langfuse.openai` wrapper writes down when the caller sent nothing: the API's own defaults.
@@ -58,7 +59,8 @@ def usage(given: Any) -> Json | None:
     for name, spellings in _USAGE.items():
         for spelling in spellings:
             if _is_number(given.get(spelling)):
-                counts[name] = int(given[spelling])
+                # JSON holds no integer beyond 64 bits; as it is, the rules of a record refuse it by name.
+                counts[name] = int(given[spelling]) if abs(given[spelling]) <= MAX_TOKENS else float(given[spelling])
                 break
     if counts:
         counts["total_tokens"] = sum(counts.values())
@@ -81,7 +83,7 @@ def latency_ms(observation: Json) -> float | None:
     seconds = (
         float(given) if _is_number(given) else _seconds_between(observation.get("startTime"), observation.get("endTime"))
     )
-    return round(seconds * 1000, 3) if seconds is not None and seconds >= 0 else None
+    return round(milliseconds_of(seconds), 3) if seconds is not None and seconds >= 0 else None
 
 
 def feedback_of(score: Json | None, correction: Json | None) -> Json | None:

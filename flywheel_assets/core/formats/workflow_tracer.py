@@ -13,6 +13,7 @@ from flywheel_assets.core.formats.calls import calls_of, tools_of
 from flywheel_assets.core.formats.conversation import Conversation, record_of, source_id
 from flywheel_assets.core.formats.embedded import as_text
 from flywheel_assets.core.records import RejectReason
+from flywheel_assets.core.records.measures import milliseconds_of
 from flywheel_assets.core.rows import Json
 
 _AGENT = ("agent", "agent_name")
@@ -86,14 +87,14 @@ def _refuse_failed(value: Json) -> None:
 
 def _latency_ms(value: Json) -> float | None:
     """How long the call took, in milliseconds; a name without a unit means seconds."""
-    for names, factor in ((_MILLISECONDS, 1.0), (_SECONDS, 1000.0)):
+    for names, in_milliseconds in ((_MILLISECONDS, float), (_SECONDS, milliseconds_of)):
         for name in names:
             taken = value.get(name)
             if taken is None:
                 continue
-            if type(taken) not in (int, float) or taken < 0:
-                raise FormatError(RejectReason.BAD_FIELD_TYPE, f"{name} must be a number of 0 or more")
-            return float(taken) * factor
+            if type(taken) not in (int, float):
+                raise FormatError(RejectReason.BAD_FIELD_TYPE, f"{name} must be a number")
+            return in_milliseconds(taken)
     return None
 
 

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 RESERVED_NAMES = frozenset({
     "row_id", "trace_id", "suite_turns", "suite_complexity", "suite_domain", "suite_turn_kind", "gold", "reference",
     "prediction", "latency_ms", "prompt_tokens", "completion_tokens", "error", "candidate", "variant", "state", "reason",
-    "n", "errors", "latency_p50_ms", "latency_p95_ms", "cost_per_1k_usd", "derived_from",
+    "cached_tokens", "n", "errors", "latency_p50_ms", "latency_p95_ms", "cost_per_1k_usd", "derived_from",
 })  # fmt: skip
 _RESERVED_ENDINGS = ("_low", "_high", "_n")
 # Columns of a judge (`core.judge`).

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from flywheel_assets.core.records.chat import check_correction, check_request, check_response
+from flywheel_assets.core.records.measures import check_measures, check_score
 from flywheel_assets.core.records.refusal import Refusal, json_bytes, missing, shown, wrong_type
 from flywheel_assets.core.records.types import DEFAULT_SOURCE, HASH_BYTES, Record, Reject, RejectReason
 from flywheel_assets.core.rows import Json
@@ -90,7 +91,8 @@ def _normalised(content: Json, workload: str, source: str, received_at: float) -
     session_id = _name(content, "session_id")
     source = _name(content, "source") or source
     content["source"] = source
-    _check_measures(content)
+    check_measures(content)
+    _check_feedback(content)
     given_id = _name(content, "id")
     content.pop("id", None)
     canonical = json_bytes(content, option=orjson.OPT_SORT_KEYS)
@@ -169,19 +171,13 @@ def _name(content: Json, field: str) -> str | None:
     return value
 
 
-def _check_measures(content: Json) -> None:
-    for field in ("latency_ms", "cost_usd"):
-        value = content.get(field)
-        if value is not None and ((type(value) is not float and type(value) is not int) or value < 0):
-            raise wrong_type(field, "a number of 0 or more", value)
+def _check_feedback(content: Json) -> None:
     feedback = content.get("feedback")
     if feedback is None:
         return
     if type(feedback) is not dict:
         raise wrong_type("feedback", "an object with `score` and `correction`", feedback)
-    score = feedback.get("score")
-    if score is not None and type(score) is not float and type(score) is not int:
-        raise wrong_type("feedback.score", "a number", score)
+    check_score(feedback.get("score"))
     correction = feedback.get("correction")
     if correction is not None and type(correction) not in (str, dict):
         raise wrong_type("feedback.correction", "text or an assistant message", correction)

@@ -40,6 +40,7 @@ class RejectReason(StrEnum):
     TRUNCATED = "truncated"
     NO_ANSWER = "no_answer"
     FAILED_CALL = "failed_call"
+    OUT_OF_RANGE = "out_of_range"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,14 @@ def caveats(comparison: Comparison) -> Iterator[str]:
         uneven = f", worth {worth:.0f} of equal length" if round(worth) < clusters else ""
         yield f"The {len(comparison.row_ids)} rows come from {clusters} conversations{uneven}; intervals are wider for it."
     yield from remarks_on(comparison.exam)
+    if comparison.condemned_note:
+        yield comparison.condemned_note
+    if comparison.reference_latency_ms.get("p50") is not None:
+        records = comparison.reference_latency_ms.get("records") or 0
+        yield (
+            f"The teacher's latency is as logged in production ({records:,} records): another network, machine and load "
+            "than the candidates were measured at."
+        )
     if comparison.sources_note:
         yield comparison.sources_note
     yield from comparison.notes

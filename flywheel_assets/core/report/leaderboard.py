@@ -78,6 +78,7 @@ class Leaderboard:
 
     reference: Mapping[str, Score]
     reference_cost_per_1k_usd: float | None
+    reference_latency_ms: Mapping[str, float | int | None]
     rows: int
     metrics: tuple[str, ...]
     columns: tuple[Column, ...]
@@ -93,6 +94,8 @@ def leaderboard_of(comparison: Comparison, decision: Decision | None) -> Leaderb
     return Leaderboard(
         reference=comparison.reference_scores,
         reference_cost_per_1k_usd=comparison.reference_cost_per_1k_usd,
+        # Absent from comparisons made before it was recorded.
+        reference_latency_ms={"p50": None, "p95": None, **comparison.reference_latency_ms},
         rows=len(comparison.row_ids),
         metrics=tuple(metric for metric in comparison.reference if metric in comparison.reference_scores),
         columns=tuple(_column(comparison, metric, gates) for metric in headlines),

@@ -71,7 +71,8 @@ def _leaderboard(comparison: Comparison) -> Iterator[str]:
     yield "| " + " | ".join(header) + " |"
     yield "|" + " --- |" * len(header)
     teacher = ["(reference)", "teacher", *(_by_construction(comparison.reference_scores[metric]) for metric in metrics)]
-    yield "| " + " | ".join([*teacher, "", "", str(len(comparison.row_ids)), ""]) + " |"
+    logged = [_milliseconds(comparison.reference_latency_ms.get(key)) for key in ("p50", "p95")]
+    yield "| " + " | ".join([*teacher, *logged, str(len(comparison.row_ids)), ""]) + " |"
     if comparison.ceiling:
         again = ["(reference)", "teacher, asked once more", *(_cell(comparison.ceiling.get(metric)) for metric in metrics)]
         yield "| " + " | ".join([*again, "", "", str(len(comparison.row_ids)), ""]) + " |"
@@ -107,9 +108,13 @@ def _arm_cells(arm: Arm, metrics: Sequence[str]) -> list[str]:
     if arm.report is None:
         return [name, arm.variant.value, *([arm.state] + [""] * (len(metrics) - 1) if metrics else []), "", "", "", ""]
     report = arm.report
-    latency = [f"{value:.0f}" if (value := report.latency_ms[key]) is not None else "" for key in ("p50", "p95")]
+    latency = [_milliseconds(report.latency_ms[key]) for key in ("p50", "p95")]
     scores = [_cell(report.scores.get(metric)) for metric in metrics]
     return [name, arm.variant.value, *scores, *latency, str(report.n), str(report.errors)]
+
+
+def _milliseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
 
 
 def _cell(score: Score | None) -> str:

@@ -113,7 +113,8 @@ def cost_against_quality(comparison: Comparison, decision: Decision | None = Non
 
 
 def latency_against_quality(comparison: Comparison, decision: Decision | None = None) -> Scatter:
-    """Milliseconds an answer took, the median with a whisker up to the 95th percentile, against the main metric."""
+    """Milliseconds an answer took, the median with a whisker up to the 95th percentile, against the main metric; the teacher
+    stands there where its latency was logged."""
     metric = MAIN_METRIC[comparison.workload_type]
     points, unknown = [], []
     for label, kind, score, _, latency in _arms(comparison, metric):
@@ -123,6 +124,9 @@ def latency_against_quality(comparison: Comparison, decision: Decision | None = 
             points.append(_Point(kind, label, latency["p50"], latency["p95"], score))
     title = "milliseconds an answer took: the median, and to the right the 95th percentile"
     reference, budget = comparison.reference_scores.get(metric), _budget(decision, LATENCY)
+    logged = comparison.reference_latency_ms
+    if (p50 := logged.get("p50")) is not None and reference is not None:
+        points.append(_Point("reference", "the teacher, as logged", p50, logged.get("p95"), reference, False))
     return _drawn("Latency against quality", title, metric, points, unknown, reference, budget, milliseconds)
 
 

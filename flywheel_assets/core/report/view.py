@@ -145,5 +145,7 @@ def _figures(comparison: Comparison, focus: Arm | None) -> Iterator[Figure]:
         yield Figure("1,000 requests cost", usd(cost), beside)
     if report.latency_ms["p95"] is not None and report.latency_ms["p50"] is not None:
         slow = f"half of them within {milliseconds(report.latency_ms['p50'])}"
+        if (logged := comparison.reference_latency_ms.get("p95")) is not None:
+            slow += f"; the teacher's, as logged in production, within {milliseconds(logged)}"
         yield Figure("95 of 100 answers come within", milliseconds(report.latency_ms["p95"]), slow)
     yield Figure("Examined on", f"{len(comparison.row_ids):,} rows", f"of {len(set(comparison.clusters)):,} conversations")

@@ -97,3 +97,38 @@ def test_a_correction_may_leave_its_role_out() -> None:
     found = parse_record(orjson.dumps(corrected(0, {"content": "Sunny."})), max_bytes=MAX_BYTES, received_at=NOW)
     assert isinstance(found, Record)
     assert orjson.loads(found.body)["feedback"]["correction"] == {"role": "assistant", "content": "Sunny."}
+
+
+class TestCondemned:
+    """Eval rows whose reference answer somebody disliked, and nobody corrected."""
+
+    @pytest.mark.parametrize(
+        ("scores", "condemned"),
+        [
+            ([None] * 4, 0),
+            ([0.0, 0.0, 1.0, None], 2),
+            ([0, 0.2, 1.0, 0.5], 1),
+            # Where people also score below 0, 0 says neither good nor bad.
+            ([-1.0, 0.0, 1.0, 0.0], 1),
+            ([-0.5, -1, 1.0, None], 2),
+            # Stars: nobody can tell from which of them on an answer is good.
+            ([1, 2, 5, 5], 0),
+        ],
+    )
+    def test_a_score_below_zero_or_of_zero_where_none_is_lower_condemns(
+        self, workbench: Workbench, scores: list[float | None], condemned: int
+    ) -> None:
+        lines = [log_line(n, feedback=None if score is None else {"score": score}) for n, score in enumerate(scores)]
+        summary = workbench.add(lines, ALL_EXAMINED)
+        assert (summary.eval_condemned, summary.eval_rows) == (condemned, 4)
+        assert orjson.loads(orjson.dumps(summary.to_json()))["eval_condemned"] == condemned
+
+    def test_the_scale_is_that_of_the_whole_workload_not_of_the_eval_rows(self, workbench: Workbench) -> None:
+        lines = [log_line(n, feedback={"score": 0.0}) for n in range(3)]
+        lines.append(log_line(9, feedback={"score": -1.0}, source="imported"))
+        assert workbench.add(lines, ALL_EXAMINED).eval_condemned == 0
+
+    def test_what_was_corrected_or_has_accepted_answers_is_not_condemned(self, workbench: Workbench) -> None:
+        accepted = log_line(1, feedback={"score": 0.0}, accepted_answers=[{"get_weather": {"city": ["1"]}}])
+        lines = [corrected(0, score=0.0), accepted, log_line(2, feedback={"score": 0.0}), log_line(3)]
+        assert workbench.add(lines, ALL_EXAMINED).eval_condemned == 1

@@ -137,6 +137,8 @@ def test_tokens_are_counted_by_teacher_where_the_server_reported_both(workbench:
         {"prompt_tokens": 10, "completion_tokens": 2},
         {"prompt_tokens": 30, "completion_tokens": 4},
         {"prompt_tokens": 10},
+        {"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 5}},
+        # Refused at the door, each of them.
         {"prompt_tokens": -1, "completion_tokens": 2},
         {"prompt_tokens": 10**18, "completion_tokens": 2},
         {"prompt_tokens": True, "completion_tokens": 2},
@@ -148,7 +150,34 @@ def test_tokens_are_counted_by_teacher_where_the_server_reported_both(workbench:
         line = log_line(n, tools=None, answer=TEXT)
         line["response"] |= {"usage": usage, "model": "big-model"}
         lines.append(line)
-    assert profile(workbench, lines).usage == {"big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6}}
+    result = profile(workbench, lines)
+    assert result.records == 5
+    assert result.usage == {"big-model": {"records": 2, "prompt_tokens": 40, "completion_tokens": 6, "cached_tokens": 0}}
+
+
+def test_cached_tokens_are_counted_as_a_part_of_the_prompt(workbench: Workbench) -> None:
+    lines = []
+    for n, cached in enumerate((1024, None, 0)):
+        line = log_line(n, tools=None, answer=TEXT)
+        details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
+        line["response"]["usage"] = {"prompt_tokens": 1200, "completion_tokens": 30, **details}
+        lines.append(line)
+    assert profile(workbench, lines).usage["big-2026"] == {
+        "records": 3,
+        "prompt_tokens": 3600,
+        "completion_tokens": 90,
+        "cached_tokens": 1024,
+    }
+
+
+def test_logged_latency_is_of_the_records_that_may_be_examined_on(workbench: Workbench) -> None:
+    lines = [log_line(n, latency_ms=100.0 * (n + 1)) for n in range(20)]
+    lines += [log_line(100 + n, latency_ms=1.0, source="imported") for n in range(20)] + [log_line(200)]
+    assert profile(workbench, lines).latency_ms == {"p50": 1050.0, "p95": 1905.0, "records": 20}
+
+
+def test_where_no_latency_was_logged_there_is_none(workbench: Workbench) -> None:
+    assert profile(workbench, [log_line(1)]).latency_ms == {"p50": None, "p95": None, "records": 0}
 
 
 def test_what_is_imported_to_train_on_is_counted_apart_from_what_is_examined_on(workbench: Workbench) -> None:

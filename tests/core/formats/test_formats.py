@@ -322,7 +322,10 @@ def test_a_traced_call_names_its_workload_session_time_and_cost() -> None:
         ("workflow-tracer", {**TRACER, "tool_calls": [], "answer": None}, "no_answer", ""),
         ("workflow-tracer", {**TRACER, "query": None}, "missing_field", "query"),
         ("workflow-tracer", {**TRACER, "time": "1 s"}, "bad_field_type", "time"),
-        ("workflow-tracer", {**TRACER, "cost": -1}, "bad_field_type", "cost_usd"),
+        ("workflow-tracer", {**TRACER, "cost": -1}, "out_of_range", "cost_usd"),
+        ("workflow-tracer", {**TRACER, "cost": 1e308}, "out_of_range", "cost_usd"),
+        ("workflow-tracer", {**TRACER, "time": 1e307}, "out_of_range", "latency_ms"),
+        ("workflow-tracer", {**TRACER, "time": -1}, "out_of_range", "latency_ms"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_refused_by_name_and_the_detail_says_where(

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from flywheel_assets.core.formats import Format, FormatError
 from flywheel_assets.core.formats.langfuse import LangfuseExport, record_of, workload_of
-from flywheel_assets.core.records import Record, RejectReason, parse_record
+from flywheel_assets.core.formats.reading import read_line
+from flywheel_assets.core.records import Record, Reject, RejectReason, parse_record
 
 Json = dict[str, Any]
+LIMITS: Json = {"max_bytes": 100_000, "default_workload": "w", "source": None, "received_at": time.time()}
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "langfuse_wire.jsonl"
 CALL = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Oslo"}'}}
 
@@ -261,6 +263,22 @@ def test_an_export_in_snake_case_is_read_too() -> None:
     (record,) = export.records(row)
     assert record["request"] == {"messages": [USER], "model": "gpt-4o", "seed": 1}
     assert (record["cost_usd"], record["session_id"], record["feedback"]) == (0.5, "s1", {"score": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ({"usageDetails": {"input": 1e300, "output": 2}}, "response.usage.prompt_tokens"),
+        ({"usageDetails": {"input": 2**70, "output": 2}}, "response.usage.prompt_tokens"),
+        ({"usageDetails": {"input": -5, "output": 2}}, "response.usage.prompt_tokens"),
+        ({"totalCost": 1e308}, "cost_usd"),
+        ({"latency": 1e307}, "latency_ms"),
+    ],
+)
+def test_a_number_that_cannot_be_right_is_refused_by_its_name(more: Json, where: str) -> None:
+    (found,) = read_line(json.dumps({**generation([USER]), **more}).encode(), LangfuseExport(), **LIMITS)
+    assert isinstance(found, Reject)
+    assert (found.reason, where in found.detail) == (RejectReason.OUT_OF_RANGE, True), found.detail
 
 
 @pytest.mark.parametrize(

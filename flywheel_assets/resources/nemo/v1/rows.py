@@ -158,10 +158,12 @@ def _prediction(row_id: str, sample: Mapping[str, Any] | None) -> Prediction:
         return Prediction(row_id, None, error="the Evaluator returned no answer for this row")
     if isinstance(sample.get("response"), Mapping):
         try:
-            answer, prompt_tokens, completion_tokens = read_completion(json.dumps(sample["response"]).encode())
+            answer, used = read_completion(json.dumps(sample["response"]).encode())
         except UnusableAnswerError as error:
             return Prediction(row_id, None, error=f"unusable answer: {error}")
-        return Prediction(row_id, answer, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        return Prediction(
+            row_id, answer, prompt_tokens=used.prompt, completion_tokens=used.completion, cached_tokens=used.cached
+        )
     if isinstance(sample.get("output_text"), str):
         return Prediction(row_id, Answer(sample["output_text"]))
     said = " ".join(str(sample.get("error") or "no `response` and no `output_text`").split())

@@ -29,7 +29,7 @@ CURVE_POINTS = 100
 _RESULT_WORDS = ("type", "verdict", "candidate", "variant", "mode", "judge", "name")
 _TABLES = (
     *("scores", "aggregates", "latency_ms", "tokens", "rows", "seconds", "validation"),
-    *("quality", "rejected", "scrubbed", "left_out", "eval_gold"),
+    *("quality", "rejected", "scrubbed", "left_out", "eval_gold", "eval_condemned"),
 )
 _EXAMINED = (PhaseKind.EVALUATION, PhaseKind.JUDGE)
 # Our own messages end so where they show what a model or a judge wrote.
