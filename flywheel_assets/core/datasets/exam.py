@@ -62,7 +62,8 @@ class Exam:
 
     `auto`: its size was not set but planned (or, in workloads that began before that was possible, is the old default).
     `eval_side_rows` are the usable rows on the eval side; of them, `over_limit` rows were too many of one conversation, and
-    `not_drawn` further ones would make a larger exam.
+    `not_drawn` further ones would make a larger exam. `floor_rows` of the drawn ones were added to rare classes and are no
+    part of the sample.
     """
 
     eval_size: int
@@ -74,6 +75,7 @@ class Exam:
     not_drawn: int
     over_limit: int
     note: str
+    floor_rows: int = 0
 
     def to_json(self) -> Json:
         """JSON-ready, with the fields' names."""
@@ -99,3 +101,5 @@ def remarks_on(exam: Json) -> Iterator[str]:
         )
     if exam and exam["draw"] == Draw.BALANCED and exam["not_drawn"]:
         yield "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."
+    if exam and exam.get("floor_rows"):
+        yield f"{exam['floor_rows']} further rows of rare classes count in no mean and no gate: they are the suite `draw`."
