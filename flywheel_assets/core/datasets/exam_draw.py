@@ -101,8 +101,21 @@ def draw_exam(
     in_order = np.append(drawn[np.argsort(order[drawn], kind="stable")], added[np.argsort(order[added], kind="stable")])
     fates.leave_out(np.delete(rows, in_order), LeftOut.NOT_DRAWN)
     fates.splits[rows[in_order]] = Split.EVAL
-    counted = replace(exam, over_limit=int(too_many.sum()), not_drawn=len(rows) - len(in_order), floor_rows=len(added))
+    counted = replace(
+        exam,
+        over_limit=int(too_many.sum()),
+        not_drawn=len(rows) - len(in_order),
+        floor_rows=len(added),
+        uneven=exam.draw is Draw.BALANCED and _is_uneven(kinds, drawn),
+    )
     return rows[in_order], chances[in_order], counted
+
+
+def _is_uneven(kinds: Array, drawn: Array) -> bool:
+    """Whether rounding alone does not explain how many rows of each class were drawn."""
+    held = np.bincount(kinds)
+    taken = np.bincount(kinds[drawn], minlength=len(held))
+    return bool((np.abs(taken - held * (len(drawn) / max(1, len(kinds)))) >= 1).any())
 
 
 def _over_limit(columns: IndexColumns, fates: Fates, rows: Array, seed: int, limit: int | None) -> Array:

@@ -213,6 +213,13 @@ def test_the_limit_can_be_set(workbench: Workbench, limit: int) -> None:
     assert largest == limit if limit < 1000 else largest > 30
 
 
+def test_an_even_draw_over_one_class_is_a_sample_and_needs_no_remark(workbench: Workbench) -> None:
+    lines = [log_line(n, tools=None, answer={"role": "assistant", "content": f"Text {n}."}) for n in range(300)]
+    summary = workbench.add(lines, SplitPolicy(eval_size=20, eval_share=0.4, draw="balanced"))
+    assert summary.exam["not_drawn"] > 0
+    assert list(remarks_on(summary.exam)) == []
+
+
 def test_nothing_is_remarked_where_no_row_was_left_out(workbench: Workbench) -> None:
     summary = workbench.add([single(n, call("often")) for n in range(100)], SplitPolicy(eval_size=50, draw="balanced"))
     assert (summary.exam["over_limit"], summary.exam["not_drawn"], list(remarks_on(summary.exam))) == (0, 0, [])
@@ -338,6 +345,7 @@ def test_an_exam_is_planned_once_and_its_plan_is_kept(workbench: Workbench) -> N
         "over_limit": 0,
         "note": "120 eval rows show a margin of 0.05.",
         "floor_rows": 0,
+        "uneven": False,
     }
     [facts] = asked
     assert facts.examinable == first.eval_rows + first.exam["not_drawn"]

@@ -25,6 +25,7 @@ EXAM: Json = {
     "not_drawn": 20,
     "over_limit": 30,
     "note": "",
+    "uneven": True,
 }
 BEGAN_BEFORE: Json = {**EXAM, "looks": [], "draw": "balanced", "max_rows_per_conversation": None, "over_limit": 0}
 
@@ -44,6 +45,7 @@ def compared(evidence: Any) -> Comparison:
         ({**EXAM, "draw": "balanced"}, {CAPPED, EVEN}),
         ({**EXAM, "draw": "balanced", "not_drawn": 0}, {CAPPED}),
         (BEGAN_BEFORE, {EVEN}),
+        ({**BEGAN_BEFORE, "uneven": False}, set()),
     ],
 )
 def test_decision_and_reports_say_what_the_draw_makes_scores_be_about(
