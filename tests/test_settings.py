@@ -234,6 +234,23 @@ def test_workload_overrides_win_and_the_rest_is_inherited() -> None:
     assert settings.split_for("other").eval_size == 30
 
 
+def test_the_size_of_the_exam_is_auto_or_a_number_and_a_fault_in_it_is_one_line() -> None:
+    assert parse().split_for("router").eval_size == "auto"
+    settings = parse(split={"eval_size": 30}, workloads={"router": {"split": {"eval_size": "auto"}}})
+    assert (settings.split_for("router").eval_size, settings.split_for("other").eval_size) == ("auto", 30)
+    for bad in (0, -1, 2.5, True, "many", None):
+        message = fault(split={"eval_size": bad})
+        assert "1 fault(s)" in message
+        assert "- split.eval_size: Input should be auto or a whole number of 1 or more" in message
+
+
+@pytest.mark.parametrize(
+    "split", [{"eval_share": 0}, {"eval_share": 0.6}, {"draw": "even"}, {"max_rows_per_conversation": 0}]
+)
+def test_terms_of_an_exam_that_make_no_sense_are_refused(split: dict[str, Any]) -> None:
+    assert f"- split.{next(iter(split))}: Input should be" in fault(split=split)
+
+
 def test_candidate_training_wins_over_the_workloads() -> None:
     settings = parse(
         candidates=[{"id": "small", "model": "a.gguf", "training": {"epochs": 3}}],

@@ -78,6 +78,7 @@ _EVAL_ROWS = {
     "suite_turn_kind": ("string", "Suite: what makes it several turns; empty where it is one."),
     "suite_complexity": ("string", "Suite: how hard the request is."),
     "suite_domain": ("string", "Suite: what it is about."),
+    "suite_draw": ("string", "Suite: sample, or rare_class_floor; only where rows were added to rare classes."),
     "content_hash": ("string", "Tells whether the row is still what the record says."),
 }
 _TRAINING_ROWS = {
@@ -125,6 +126,7 @@ _EVAL_FROM: _From = {
     **_RECORDS_FROM,
     "cluster": ("session", "prompt", "near"),
     "gold": ("feedback", "accepted"),
+    "suite_draw": ("kind", "label", "answer_size"),
     "draw_probability": ("kind", "label", "answer_size", "user_turns", "session", "prompt", "near"),
     **dict.fromkeys(("request", "response", "logged_answer", "accepted_answers", "content_hash"), (_BODY,)),
     **dict.fromkeys(("suite_turns", "suite_turn_kind", "suite_complexity", "suite_domain"), (_BODY,)),

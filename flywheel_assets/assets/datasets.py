@@ -175,6 +175,7 @@ def _build_datasets(work: Work) -> Mapping[str, Outcome]:
                 eval_share=split.eval_share,
                 draw=split.draw,
                 max_rows_per_conversation=split.max_rows_per_conversation,
+                rare_class_floor=split.rare_class_floor,
                 train_only_sources=None if train_only is None else tuple(train_only),
             ),
             quality=quality_policy(work.flywheel.settings, workload),

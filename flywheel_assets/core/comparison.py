@@ -302,13 +302,16 @@ def compare(
     `teacher` is the teacher asked once more; one that was asked other rows is left out. `exam` says how the rows were
     drawn. ValueError where a result contradicts itself.
 
-    Where a person corrected the teacher, its logged answer is scored like any other.
+    Where a person corrected the teacher, its logged answer is scored like any other. Rows that were added to rare classes
+    are left out: the reports of the arms have them.
     """
+    added = frozenset(row.row_id for row in rows if not row.is_sampled)
+    rows = [row for row in rows if row.is_sampled]
     logged = [Prediction(row.row_id, row.logged or row.reference) for row in rows]
     reference = {**score_rows(workload_type, rows, logged), **reference_scores(judged, rows)}
     clusters = tuple(row.cluster for row in rows)
     row_ids = tuple(row.row_id for row in rows)
-    again = _in_order(teacher, row_ids) if teacher is not None else None
+    again = _in_order(teacher.without(added), row_ids) if teacher is not None else None
     asked_again = again[1] if again is not None and again[0] == row_ids else {}
     corrected = sum(row.logged is not None for row in rows)
     if corrected:
@@ -321,7 +324,7 @@ def compare(
         clusters=clusters,
         reference=reference,
         reference_scores=summarize(reference, np.array(clusters, dtype=object)),
-        arms=tuple(_arm(result, row_ids) for result in results),
+        arms=tuple(_arm(result, row_ids, added) for result in results),
         reference_note=reference_note,
         notes=tuple(notes),
         eval_sources=dict(eval_sources or {}),
@@ -336,8 +339,8 @@ def compare(
     )
 
 
-def _arm(result: ArmResult, row_ids: Sequence[str]) -> Arm:
-    evaluation = result.evaluation
+def _arm(result: ArmResult, row_ids: Sequence[str], added: frozenset[str]) -> Arm:
+    evaluation = result.evaluation and result.evaluation.without(added)
     if (result.state == "ok") is not (evaluation is not None and result.report is not None):
         raise ValueError(
             f"{result.candidate} ({result.variant}): state '{result.state}' "

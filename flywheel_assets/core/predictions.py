@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from flywheel_assets.core.aggregates import aggregates_of
 from flywheel_assets.core.metrics import MAIN_METRIC, metric_names, score_rows
-from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, WorkloadType
+from flywheel_assets.core.rows import RARE_CLASS_FLOOR, SAMPLE, Answer, EvalRow, Json, Prediction, WorkloadType
 from flywheel_assets.core.statistics import mean_interval
 
 Scores = Mapping[str, NDArray[np.float64]]
@@ -45,6 +45,8 @@ _FIXED_COLUMNS = (
 _LATER_COLUMNS = frozenset({"cached_tokens"})
 _OF_A_PREDICTION = ("row_id", "prediction", "latency_ms", "prompt_tokens", "completion_tokens", "error", "cached_tokens")
 SUITES = ("turns", "turn_kind", "complexity", "domain")
+# Beside them, which rows are of the sample: only where further ones were added to rare classes.
+REPORTED_SUITES = (*SUITES, "draw")
 # A mean of fewer rows says nothing about its domain.
 MIN_DOMAIN_ROWS = 5
 _TYPE_KEY = b"flywheel.workload_type"
@@ -79,7 +81,7 @@ class EvalReport:
     `n` counts rows, `errors` the errored ones among them. `scores` leaves out metrics that apply to no row. `latency_ms` is
     of answered rows, milliseconds, None where nothing was measured; `tokens` are totals (`prompt`, `completion`, and
     `cached`, a part of `prompt`). `suites` maps
-    `turns | turn_kind | complexity | domain` to label to scores. `aggregates` holds what is no mean of rows.
+    `turns | turn_kind | complexity | domain | draw` to label to scores. `aggregates` holds what is no mean of rows.
     """
 
     workload_type: WorkloadType
@@ -137,6 +139,19 @@ class ScoredPredictions:
     predictions: tuple[Prediction, ...]
     scores: dict[str, NDArray[np.float64]]
 
+    def without(self, row_ids: Collection[str]) -> ScoredPredictions:
+        """The same of all other rows."""
+        if not row_ids:
+            return self
+        kept = [at for at, row_id in enumerate(self.row_ids) if row_id not in row_ids]
+        return ScoredPredictions(
+            workload_type=self.workload_type,
+            row_ids=tuple(self.row_ids[at] for at in kept),
+            references=tuple(self.references[at] for at in kept),
+            predictions=tuple(self.predictions[at] for at in kept),
+            scores={metric: column[kept] for metric, column in self.scores.items()},
+        )
+
 
 def build_report(
     workload_type: WorkloadType,
@@ -148,9 +163,13 @@ def build_report(
 ) -> EvalReport:
     """The report of one evaluation; `scores` are those of `score_rows`, computed where they are not given.
 
-    Intervals respect the rows' clusters. Raises MetricError when rows and predictions do not belong together.
+    Intervals respect the rows' clusters. Rows that were added to rare classes are in the suite `draw` and nowhere else.
+    Raises MetricError when rows and predictions do not belong together.
     """
     found = score_rows(workload_type, rows, predictions) if scores is None else scores
+    sampled = np.array([row.is_sampled for row in rows], dtype=bool)
+    if not sampled.all():
+        return _report_of_the_sample(workload_type, rows, predictions, found, sampled, cost_per_1k_usd)
     clusters = np.array([row.cluster for row in rows], dtype=object)
     latencies = [p.latency_ms for p in predictions if p.error is None and p.latency_ms is not None]
     suites: dict[str, dict[str, SuiteReport]] = {}
@@ -178,6 +197,29 @@ def build_report(
         aggregates={**aggregates_of(workload_type, rows, predictions), **_spread(workload_type, suites["domain"])},
         cost_per_1k_usd=cost_per_1k_usd,
     )
+
+
+def _report_of_the_sample(
+    workload_type: WorkloadType,
+    rows: Sequence[EvalRow],
+    predictions: Sequence[Prediction],
+    scores: Scores,
+    sampled: NDArray[np.bool_],
+    cost_per_1k_usd: float | None,
+) -> EvalReport:
+    """The report of the sampled rows, with one suite for those and the added ones."""
+    sample = {row.row_id for row in rows if row.is_sampled}
+    report = build_report(
+        workload_type,
+        [row for row in rows if row.is_sampled],
+        [prediction for prediction in predictions if prediction.row_id in sample],
+        {metric: column[sampled] for metric, column in scores.items()},
+        cost_per_1k_usd=cost_per_1k_usd,
+    )
+    clusters = np.array([row.cluster for row in rows], dtype=object)
+    parts = ((SAMPLE, sampled), (RARE_CLASS_FLOOR, ~sampled))
+    draw = {label: SuiteReport(int(part.sum()), summarize(scores, clusters, part)) for label, part in parts}
+    return replace(report, suites={**report.suites, "draw": draw})
 
 
 def _spread(workload_type: WorkloadType, domains: Mapping[str, SuiteReport]) -> Json:

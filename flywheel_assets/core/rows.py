@@ -13,6 +13,9 @@ from typing import Any
 
 Json = dict[str, Any]
 
+# Labels of the suite `draw`: rows of the sample that means and gates are about, and rows that were added to rare classes.
+SAMPLE, RARE_CLASS_FLOOR = "sample", "rare_class_floor"
+
 
 class WorkloadType(StrEnum):
     """What kind of LLM call a workload is; it selects the metrics. `core.datasets.profile` says how it is told."""
@@ -84,6 +87,7 @@ class EvalRow:
     `gold` says on whose word the reference is right (`core.datasets.gold`); `logged` is what the teacher answered, where a
     person corrected it, and None where the reference is the teacher's own answer. `draw_probability`, above 0 and 1 at most,
     is the chance with which this row of the eval side came into the exam; None in files from before it was recorded.
+    `suite_draw` is None where every row is of the sample.
     """
 
     row_id: str
@@ -99,6 +103,12 @@ class EvalRow:
     gold: str = "teacher"
     logged: Answer | None = None
     draw_probability: float | None = None
+    suite_draw: str | None = None
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether it counts in means and gates: rows added to a rare class are looked at by themselves."""
+        return self.suite_draw != RARE_CLASS_FLOOR
 
 
 @dataclass(frozen=True, slots=True)

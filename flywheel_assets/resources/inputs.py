@@ -34,11 +34,11 @@ _TRAINING_WITHOUT_MEANING = {"save_steps", "timeout_minutes", "device"}
 _CLEANING_OF_RECORDS = {"scrub", "allow", "entities", "near_duplicates", "similarity"}
 # What is scrubbed shows in the version of the records; which rows nearly repeat each other does not.
 _CLEANING_OF_DATASETS = {"near_duplicates", "similarity", "drop_truncated", "drop_refusals", "min_feedback"}
-# Read when an exam is planned, which is once; and those where null says: as the workload began.
+# Read when an exam is planned, which is once; and values with which nothing is done that was not always done.
 _SPLIT_OF_THE_FIRST_BUILD = {"max_eval_calls"}
-_SPLIT_LEFT_OPEN = {"eval_share", "draw", "max_rows_per_conversation"}
 # What an exam is planned from, once, is no part of what is decided on it.
 _DECISION_WITHOUT_MEANING = {"max_age_days", "expected_loss", "expected_gain", "expected_discordance"}
+_SPLIT_LEFT_OPEN = {"eval_share": None, "draw": None, "max_rows_per_conversation": None, "rare_class_floor": 0}
 _EVALUATION_WITH_MEANING = {"max_tokens", "max_error_share"}
 
 
@@ -95,7 +95,7 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
 def _split(settings: Settings, workload: str) -> Json:
     """What the datasets read of `split`. What is left to the first build is left out: older homes know nothing of it."""
     split = settings.split_for(workload).model_dump(mode="json", exclude=_SPLIT_OF_THE_FIRST_BUILD)
-    return {key: value for key, value in split.items() if value is not None or key not in _SPLIT_LEFT_OPEN}
+    return {key: value for key, value in split.items() if key not in _SPLIT_LEFT_OPEN or value != _SPLIT_LEFT_OPEN[key]}
 
 
 def _cell_slice(settings: Settings, asset: str, workload: str, candidate: Candidate) -> Json:

@@ -56,6 +56,12 @@ class SplitSettings(Section):
     rare_class_rows: int = Field(
         5, ge=1, description="Tools with fewer rows than this are pooled into one class when rows are balanced."
     )
+    rare_class_floor: int = Field(
+        0,
+        ge=0,
+        description="A class that a proportional draw gives fewer rows than this gets further ones, up to it. They are "
+        "reported as the suite `draw` and count in no mean and no gate. 0: none.",
+    )
 
     @field_validator("eval_size", mode="before")
     @classmethod

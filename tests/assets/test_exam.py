@@ -98,3 +98,19 @@ def test_a_home_that_began_before_keeps_its_rows_and_their_version(bench: Bench)
     assert bench.turn().ok
     assert bench.flywheel.artifacts.require(graph.BASE, TICKETS).version != kept.version
     assert (bench.platform.trained, bench.platform.questions) == (["small", "tiny"], asked)
+
+
+def test_rows_added_to_rare_classes_go_through_the_loop_and_stay_out_of_the_verdict(bench: Bench) -> None:
+    bench.content["split"] = {"eval_size": 20, "eval_share": 0.5, "min_total_records": 50, "rare_class_floor": 8}
+    bench.ingest(300)
+    assert bench.turn().ok
+    added = exam_of(bench)["floor_rows"]
+    assert added > 0
+    assert len(eval_rows(bench)) == 20 + added
+    compared = bench.flywheel.artifacts.require(graph.COMPARISON, TICKETS)
+    content = orjson.loads((compared.path / "comparison.json").read_bytes())
+    assert len(content["row_ids"]) == 20
+    report = content["arms"][0]["report"]
+    assert (report["n"], report["suites"]["draw"]["rare_class_floor"]["n"]) == (20, added)
+    reasons = bench.flywheel.artifacts.require(graph.DECISION, TICKETS).summary["reasons"]
+    assert any(reason.startswith(f"{added} further rows of rare classes count in no mean") for reason in reasons)

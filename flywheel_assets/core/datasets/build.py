@@ -118,6 +118,7 @@ def build_datasets(
         result.chances,
         domains,
         min_feedback=None if quality is None else quality.min_feedback,
+        added=result.exam.floor_rows,
     )
     write_rows(base_out, records, summary.segments, result.fates)
     files = write_training_files(train_out, previous_train, records, summary.segments, result.fates, workers=workers)

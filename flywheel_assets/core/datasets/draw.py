@@ -58,6 +58,14 @@ def shares_by_lot(counts: Array, size: int, lots: Array) -> Array:
     return quotas
 
 
+def floor_rows(classes: Array, order: Array, drawn: Array, least: int) -> Array:
+    """Rows to add to the `drawn` ones, sorted: of each class as many as it lacks of `least`, in ascending `order`."""
+    left = np.setdiff1d(np.arange(len(classes)), drawn)
+    lacking = np.maximum(0, least - np.bincount(classes[drawn], minlength=int(classes.max(initial=0)) + 1))
+    added: Array = left[ranks(classes[left], order[left]) < lacking[classes[left]]]
+    return added
+
+
 def over_limit(groups: Array, order: Array, limit: int) -> Array:
     """Which rows are too many of their group, as a mask: all but its first `limit` in ascending `order`."""
     return ranks(groups, order) >= limit

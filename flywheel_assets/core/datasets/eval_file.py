@@ -22,7 +22,7 @@ from flywheel_assets.core.datasets.index import Array, index_tables, row_ids
 from flywheel_assets.core.datasets.manifest import cluster_name
 from flywheel_assets.core.datasets.rendering import eval_json, eval_lines, read_eval_line
 from flywheel_assets.core.datasets.segments import Segment, read_bodies
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.rows import RARE_CLASS_FLOOR, SAMPLE, Json
 from flywheel_assets.core.suites import DomainRule, labels_of
 
 EVAL_FILE = "eval_data.jsonl"
@@ -54,11 +54,12 @@ def write_eval_file(
     chances: Array,
     domains: Sequence[DomainRule] = (),
     min_feedback: float | None = None,
+    added: int = 0,
 ) -> EvalFile:
     """Write the eval rows and count their labels.
 
     `rows` are row numbers in the order of the exam, `clusters` their clusters' hashes, `chances` (0..1) those with which
-    they were drawn. Bodies are read only of rows the
+    they were drawn; the last `added` of them are no part of the sample. Bodies are read only of rows the
     previous eval file does not hold, but all rows are labelled anew: `domains` and `min_feedback` (`gold.gold_of`) may have
     changed. Rows that bring accepted answers stand first, so that the field is seen early.
     """
@@ -80,6 +81,9 @@ def write_eval_file(
     for number, content in made.items():
         content["gold"] = gold_of(content, scores[number], min_feedback)
     condemned = sum(is_condemned(content, scores[number], lowest) for number, content in made.items())
+    if added:
+        for place, number in enumerate(rows.tolist()):
+            made[number]["suite_draw"] = SAMPLE if place < len(rows) - added else RARE_CLASS_FLOOR
     ordered = sorted((made[row] for row in rows.tolist()), key=lambda row: "accepted_answers" not in row)
     suites = _label(ordered, domains)
     version = hashlib.sha256(b"".join(eval_lines(ordered))).hexdigest()[:16]
@@ -97,7 +101,8 @@ def _label(rows: Sequence[Json], domains: Sequence[DomainRule]) -> dict[str, dic
         labels = labels_of(row["request"], row["response"]["choices"][0]["message"], domains)
         # Text where there is no label, too: Arrow could not add one to a column that began with nulls.
         row |= {name: label or "" for name, label in labels.items()}
-        for name, label in labels.items():
+        drawn = {"suite_draw": row["suite_draw"]} if "suite_draw" in row else {}
+        for name, label in {**labels, **drawn}.items():
             if label is not None:
                 counts.setdefault(name.removeprefix("suite_"), Counter())[label] += 1
     return {suite: dict(sorted(labels.items())) for suite, labels in counts.items()}
@@ -130,6 +135,7 @@ def _previous_rows(previous: Path | None) -> list[Json]:
     with (previous / EVAL_FILE).open("rb") as file:
         rows = [read_eval_line(line) for line in file]
     for row in rows:
-        row.pop("draw_probability", None)
+        for told in ("draw_probability", "suite_draw"):
+            row.pop(told, None)
     # Rows from before corrections were read may hold an answer that a person has put right.
     return [row for row in rows if "logged_answer" in row]

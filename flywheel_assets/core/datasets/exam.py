@@ -27,7 +27,8 @@ class Draw(StrEnum):
 class ExamFacts:
     """What is known of a workload when its exam is planned; no score is.
 
-    `examinable` rows on the eval side may be drawn today, once the limit per conversation is kept. `kinds` counts by class
+    `examinable` rows on the eval side may be drawn today, once the limit per conversation is kept (0 where that side
+    is empty yet). `kinds` counts by class
     (`tool:NAME`, `no_call`, `text`) every usable row that may be examined on, of both sides and within that limit: more rows
     tell the shares of the classes better. `conversation_sizes` counts the conversations of these rows by how many they have.
     """
@@ -61,7 +62,8 @@ class Exam:
     `auto`: its size was not set but planned (or, in workloads that began before that was possible, is the old default).
     `records` is how many were ingested for it, whatever became of them.
     `eval_side_rows` are the usable rows on the eval side; of them, `over_limit` rows were too many of one conversation, and
-    `not_drawn` further ones would make a larger exam.
+    `not_drawn` further ones would make a larger exam. `floor_rows` of the drawn ones were added to rare classes and are no
+    part of the sample. `uneven`: an even draw took of some class a row more or less than its share, or several.
     """
 
     eval_size: int
@@ -74,6 +76,8 @@ class Exam:
     not_drawn: int
     over_limit: int
     note: str
+    floor_rows: int = 0
+    uneven: bool = False
 
     def to_json(self) -> Json:
         """JSON-ready, with the fields' names."""
@@ -92,10 +96,12 @@ def meaning_of(exam: Mapping[str, object]) -> Json:
 
 def remarks_on(exam: Json) -> Iterator[str]:
     """What a reader must know of how the rows were drawn, one sentence a line; nothing where all rows are examined on."""
-    if exam and exam["over_limit"]:
+    if exam.get("over_limit"):
         yield (
             f"At most {exam['max_rows_per_conversation']} rows of one conversation were drawn: scores are about "
             "conversations so capped, not about every turn."
         )
-    if exam and exam["draw"] == Draw.BALANCED and exam["not_drawn"]:
+    if exam.get("draw") == Draw.BALANCED and exam["not_drawn"] and exam.get("uneven", True):
         yield "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."
+    if exam.get("floor_rows"):
+        yield f"{exam['floor_rows']} further rows of rare classes count in no mean and no gate: they are the suite `draw`."

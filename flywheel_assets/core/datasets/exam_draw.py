@@ -12,7 +12,14 @@ import numpy as np
 
 from flywheel_assets.core.datasets.assignment import Side, SplitTerms, uniform_hash
 from flywheel_assets.core.datasets.columns import IndexColumns
-from flywheel_assets.core.datasets.draw import balanced_draw, over_limit, pool_rare, proportional_draw, shares_taken
+from flywheel_assets.core.datasets.draw import (
+    balanced_draw,
+    floor_rows,
+    over_limit,
+    pool_rare,
+    proportional_draw,
+    shares_taken,
+)
 from flywheel_assets.core.datasets.exam import OLD_EVAL_SIZE, Draw, Exam, ExamFacts, PlanExam
 from flywheel_assets.core.datasets.index import Array
 from flywheel_assets.core.datasets.manifest import Fates, LeftOut, Split
@@ -64,7 +71,10 @@ def exam_in_force(columns: IndexColumns, policy: SplitPolicy, terms: SplitTerms,
 def draw_exam(
     columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: SplitTerms, exam: Exam
 ) -> tuple[Array, Array, Exam]:
-    """The eval rows in the order they are examined, the chance each had, and the exam with what it left."""
+    """The eval rows in the order they are examined, the chance each had, and the exam with what it left.
+
+    Rows added to rare classes stand last.
+    """
     rows = fates.undecided_rows()
     rows = rows[fates.sides[rows] == Side.EVAL]
     too_many = _over_limit(columns, fates, rows, terms.random_seed, exam.max_rows_per_conversation)
@@ -73,22 +83,38 @@ def draw_exam(
     rows, kept = rows[~too_many], kept[~too_many]
     order = uniform_hash("draw", terms.random_seed, columns.conversation[rows])
     kinds = columns.kinds[rows]
+    added = np.zeros(0, np.int64)
     if exam.draw is Draw.BALANCED:
         drawn = balanced_draw(kinds, order, exam.eval_size, rare=policy.rare_class_rows)
         chances = kept * shares_taken(pool_rare(kinds, policy.rare_class_rows), drawn)
     else:
-        strata = strata_of(
-            kinds, columns.kind_names, columns.label[rows], columns.answer_size[rows], columns.several_turns[rows]
-        )
-        names, of_row = np.unique(strata, return_inverse=True)
-        lots = uniform_hash("rounding", terms.random_seed, names)
+        about = kinds, columns.kind_names, columns.label[rows], columns.answer_size[rows]
+        strata, of_row = np.unique(strata_of(*about, columns.several_turns[rows]), return_inverse=True)
+        lots = uniform_hash("rounding", terms.random_seed, strata)
         drawn = proportional_draw(of_row, order, exam.eval_size, lots)
         chances = kept * min(1.0, exam.eval_size / max(1, len(rows)))
-    fates.leave_out(np.delete(rows, drawn), LeftOut.NOT_DRAWN)
-    fates.splits[rows[drawn]] = Split.EVAL
-    in_order = drawn[np.argsort(order[drawn], kind="stable")]
-    counted = replace(exam, over_limit=int(too_many.sum()), not_drawn=len(rows) - len(drawn))
+        if policy.rare_class_floor:
+            classes = np.unique(strata_of(*about, np.zeros(len(rows), bool)), return_inverse=True)[1]
+            added = floor_rows(classes, order, drawn, policy.rare_class_floor)
+            chances[added] = (kept * shares_taken(classes, np.append(drawn, added)))[added]
+    in_order = np.append(drawn[np.argsort(order[drawn], kind="stable")], added[np.argsort(order[added], kind="stable")])
+    fates.leave_out(np.delete(rows, in_order), LeftOut.NOT_DRAWN)
+    fates.splits[rows[in_order]] = Split.EVAL
+    counted = replace(
+        exam,
+        over_limit=int(too_many.sum()),
+        not_drawn=len(rows) - len(in_order),
+        floor_rows=len(added),
+        uneven=exam.draw is Draw.BALANCED and _is_uneven(kinds, drawn),
+    )
     return rows[in_order], chances[in_order], counted
+
+
+def _is_uneven(kinds: Array, drawn: Array) -> bool:
+    """Whether rounding alone does not explain how many rows of each class were drawn."""
+    held = np.bincount(kinds)
+    taken = np.bincount(kinds[drawn], minlength=len(held))
+    return bool((np.abs(taken - held * (len(drawn) / max(1, len(kinds)))) >= 1).any())
 
 
 def _over_limit(columns: IndexColumns, fates: Fates, rows: Array, seed: int, limit: int | None) -> Array:

@@ -34,6 +34,7 @@ class SplitPolicy:
     train_only_sources: tuple[str, ...] | None = None
     draw: str | None = None
     max_rows_per_conversation: int | None = None
+    rare_class_floor: int = 0
 
 
 def is_train_only(source: str, train_only: Sequence[str] | None) -> bool:

@@ -145,6 +145,7 @@ def eval_row(row: Json) -> EvalRow:
         gold=row.get("gold", Gold.TEACHER),
         logged=None if logged is None else _answer(logged),
         draw_probability=row.get("draw_probability"),
+        suite_draw=row.get("suite_draw"),
     )
 
 

@@ -161,7 +161,11 @@ def _corrected(
     least = to_share(threshold) if column is Rubric.SIMILARITY else 1.0
     said = [_as_share(column, parse_score(column, replies[_label_id(number)])) for number in range(len(labels))]
     found = calibrate([label.right for label in labels], [None if score is None else score >= least for score in said])
-    judged = [i for i, answer in enumerate(answers) if answer is not None and not np.isnan(scores[column][i])]
+    judged = [
+        i
+        for i, answer in enumerate(answers)
+        if answer is not None and rows[i].is_sampled and not np.isnan(scores[column][i])
+    ]
     if not judged:
         return {}
     rate = corrected_rate(scores[column][judged] >= least, found, [rows[i].cluster for i in judged])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.metrics import MAIN_METRIC
-from flywheel_assets.core.predictions import MIN_DOMAIN_ROWS, SUITES, Score, SuiteReport
+from flywheel_assets.core.predictions import MIN_DOMAIN_ROWS, REPORTED_SUITES, Score, SuiteReport
 from flywheel_assets.core.report.leaderboard import best_first
 
 SHADES = 10
@@ -66,7 +66,7 @@ def heat_map_of(comparison: Comparison) -> HeatMap:
             label: [_score(report.suites.get(suite, {}).get(label), metric) for _, report in arms]
             for label in sorted({label for _, report in arms for label in report.suites.get(suite, {})})
         }
-        for suite in SUITES
+        for suite in REPORTED_SUITES
     }
     values = [score.value for labels in found.values() for scores in labels.values() for score in scores if score]
     low = min(0.9, math.floor(min(values, default=0.0) * 10) / 10)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.decisions import Decision, Verdict
 from flywheel_assets.core.metrics import MAIN_METRIC
-from flywheel_assets.core.predictions import SUITES, Score
+from flywheel_assets.core.predictions import REPORTED_SUITES, Score
 from flywheel_assets.core.report.caveats import caveats
 from flywheel_assets.core.report.examples import Example, arm_in_focus
 
@@ -86,7 +86,7 @@ def _by_suite(comparison: Comparison) -> Iterator[str]:
     arms = [(arm, arm.report) for arm in comparison.evaluated if arm.report is not None]
     labelled = [
         (suite, label)
-        for suite in SUITES
+        for suite in REPORTED_SUITES
         for label in sorted({label for _, report in arms for label in report.suites.get(suite, {})})
     ]
     if not labelled:

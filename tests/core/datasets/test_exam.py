@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from flywheel_assets.core.datasets import ExamFacts, ExamPlan, SplitPolicy, build_datasets, read_eval_rows
 from flywheel_assets.core.datasets.assignment import SPLIT_FILE, read_split
-from flywheel_assets.core.datasets.draw import over_limit, proportional_draw, shares_by_lot, shares_taken
+from flywheel_assets.core.datasets.draw import floor_rows, over_limit, proportional_draw, shares_by_lot, shares_taken
 from flywheel_assets.core.datasets.exam import meaning_of, remarks_on
 from flywheel_assets.core.datasets.strata import closed_labels
 from flywheel_assets.core.rows import Json
@@ -212,6 +213,13 @@ def test_the_limit_can_be_set(workbench: Workbench, limit: int) -> None:
     assert largest == limit if limit < 1000 else largest > 30
 
 
+def test_an_even_draw_over_one_class_is_a_sample_and_needs_no_remark(workbench: Workbench) -> None:
+    lines = [log_line(n, tools=None, answer={"role": "assistant", "content": f"Text {n}."}) for n in range(300)]
+    summary = workbench.add(lines, SplitPolicy(eval_size=20, eval_share=0.4, draw="balanced"))
+    assert summary.exam["not_drawn"] > 0
+    assert list(remarks_on(summary.exam)) == []
+
+
 def test_nothing_is_remarked_where_no_row_was_left_out(workbench: Workbench) -> None:
     summary = workbench.add([single(n, call("often")) for n in range(100)], SplitPolicy(eval_size=50, draw="balanced"))
     assert (summary.exam["over_limit"], summary.exam["not_drawn"], list(remarks_on(summary.exam))) == (0, 0, [])
@@ -265,6 +273,47 @@ def test_shares_taken_are_by_class() -> None:
     assert shares_taken(np.array([0, 0, 1, 1, 1, 1]), np.array([0, 2, 3, 4])).tolist() == [0.5, 0.5, *[0.75] * 4]
 
 
+# Rows added to rare classes.
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 40), st.integers(1, 8), st.integers(0, 3))
+def test_a_floor_fills_every_class_up_to_it_as_far_as_there_are_rows(
+    labels: list[int], size: int, least: int, seed: int
+) -> None:
+    classes, order = np.array(labels), np.random.default_rng(seed).random(len(labels))
+    drawn = proportional_draw(classes, order, size, np.random.default_rng(seed).random(7))
+    added = floor_rows(classes, order, drawn, least)
+    assert not set(added.tolist()) & set(drawn.tolist())
+    held, taken = np.bincount(classes), np.bincount(classes[np.append(drawn, added)], minlength=max(labels) + 1)
+    sampled = np.bincount(classes[drawn], minlength=max(labels) + 1)
+    assert taken.tolist() == np.maximum(sampled, np.minimum(held, least)).tolist()
+
+
+def test_rows_added_to_a_rare_class_are_labelled_and_leave_the_sample_as_it_was(workbench: Workbench) -> None:
+    lines = [single(n, call("seldom" if n % 40 == 0 else "often")) for n in range(800)]
+    policy = SplitPolicy(eval_size=60, eval_share=0.4)
+    workbench.add(lines, policy)
+    sample = [row.row_id for row in read_eval_rows(workbench.path("base"))]
+    assert all(row.suite_draw is None for row in read_eval_rows(workbench.path("base")))
+
+    summary = workbench.add([], replace(policy, rare_class_floor=6))
+    rows = read_eval_rows(workbench.path("base"))
+    assert [row.row_id for row in rows if row.is_sampled] == sample
+    added = [row for row in rows if not row.is_sampled]
+    seldom = sum(row.reference.tool_calls[0].name == "seldom" for row in rows)
+    assert (seldom, {row.reference.tool_calls[0].name for row in added}) == (6, {"seldom"})
+    assert summary.eval_suites["draw"] == {"sample": 60, "rare_class_floor": len(added)}
+    assert summary.exam["floor_rows"] == len(added)
+    on_side = sum(n % 40 == 0 for n in eval_side(workbench))
+    assert [row.draw_probability for row in added] == pytest.approx([6 / on_side] * len(added))
+    [remark] = remarks_on(summary.exam)
+    assert remark.startswith(f"{len(added)} further rows of rare classes count in no mean and no gate")
+
+    again = workbench.add([], policy)
+    assert again.base_version != summary.base_version
+    assert all(row.suite_draw is None for row in read_eval_rows(workbench.path("base")))
+
+
 # The terms of the first build.
 
 
@@ -296,6 +345,8 @@ def test_an_exam_is_planned_once_and_its_plan_is_kept(workbench: Workbench) -> N
         "not_drawn": 0,
         "over_limit": 0,
         "note": "120 eval rows show a margin of 0.05.",
+        "floor_rows": 0,
+        "uneven": False,
     }
     [facts] = asked
     assert facts.examinable == first.eval_rows + first.exam["not_drawn"]

@@ -11,7 +11,7 @@ import pytest
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.decisions import decide
 from flywheel_assets.core.report import report_of, to_html, to_markdown
-from flywheel_assets.core.rows import Json
+from flywheel_assets.core.rows import RARE_CLASS_FLOOR, SAMPLE, Json
 
 CAPPED = "At most 3 rows of one conversation were drawn: scores are about conversations so capped, not about every turn."
 EVEN = "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."
@@ -25,6 +25,7 @@ EXAM: Json = {
     "not_drawn": 20,
     "over_limit": 30,
     "note": "",
+    "uneven": True,
 }
 BEGAN_BEFORE: Json = {**EXAM, "looks": [], "draw": "balanced", "max_rows_per_conversation": None, "over_limit": 0}
 
@@ -44,6 +45,7 @@ def compared(evidence: Any) -> Comparison:
         ({**EXAM, "draw": "balanced"}, {CAPPED, EVEN}),
         ({**EXAM, "draw": "balanced", "not_drawn": 0}, {CAPPED}),
         (BEGAN_BEFORE, {EVEN}),
+        ({**BEGAN_BEFORE, "uneven": False}, set()),
     ],
 )
 def test_decision_and_reports_say_what_the_draw_makes_scores_be_about(
@@ -77,3 +79,25 @@ def test_a_comparison_means_another_thing_on_other_terms_and_not_on_other_counts
 def test_a_workload_that_began_before_keeps_the_meaning_its_comparisons_had(compared: Comparison) -> None:
     # `{}` is how a comparison of the release before is read.
     assert replace(compared, exam=BEGAN_BEFORE).data_version() == replace(compared, exam={}).data_version()
+
+
+def test_rows_added_to_rare_classes_are_in_no_mean_and_no_gate_but_in_the_reports_of_the_arms(evidence: Any) -> None:
+    rows = evidence.rows(40, silent=10)
+    added = [replace(row, row_id=f"x{row.row_id}", cluster=f"x{row.cluster}") for row in rows[:5]]
+    labelled = [replace(row, suite_draw=SAMPLE) for row in rows] + [
+        replace(row, suite_draw=RARE_CLASS_FLOOR) for row in added
+    ]
+    # Every added row is answered wrong, and one of the sample.
+    wrong = lambda at: at == 3 or at >= 50  # noqa: E731
+    with_floor, without = evidence.arm(labelled, wrong), evidence.arm(rows, wrong)
+
+    compared, plain = evidence.compare(labelled, with_floor), evidence.compare(rows, without)
+    assert compared.data_version() == plain.data_version()
+    assert decide(compared).to_json() == decide(plain).to_json()
+    told = report_of(compared).heat_map
+    [group] = [group for group in told.groups if group.suite == "draw"]
+    assert {row.label: row.rows for row in group.shown} == {"rare_class_floor": 5, "sample": 40}
+    draw = with_floor.report.suites.pop("draw")
+    assert (draw["sample"].n, draw["sample"].scores) == (50, without.report.scores)
+    assert (draw["rare_class_floor"].n, draw["rare_class_floor"].scores["function_name_and_args"].value) == (5, 0.0)
+    assert with_floor.report == without.report
