@@ -7,8 +7,9 @@ does not: judging them (`core.gate_findings`) and the verdict over all of it (`c
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +93,13 @@ class Gate:
     def to_json(self) -> Json:
         """A JSON-ready form with the fields' names."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Gate:
+        """The gate in a piece of evidence that `to_json` has a part in; what an older release left out is its default."""
+        named = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+        against = Against(value.get("against", Against.REFERENCE))
+        return cls(**{**named, "kind": GateKind(value.get("kind", GateKind.NON_INFERIOR)), "against": against})
 
 
 def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> tuple[Gate, ...]:

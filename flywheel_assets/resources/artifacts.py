@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.graph import BY_NAME, Partition
 from flywheel_assets.core.planner import Failure, Published
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.json_files import read_json, write_json
@@ -245,12 +245,16 @@ class ArtifactStore:
         self._failure(artifact.asset, artifact.partition).unlink(missing_ok=True)
 
     def find(self, asset: str, partition: Partition, inputs_key: str) -> Artifact | None:
-        """A published, usable version made from exactly these inputs: there is nothing to compute."""
+        """A published, usable version made from exactly these inputs: there is nothing to compute.
+
+        Of an asset that reads itself only the current one: an older one knows nothing of what came after it.
+        """
         current = self.current(asset, partition)
         candidates = [current] if current is not None else []
-        candidates += [
-            a for a in reversed(self.history(asset, partition)) if current is None or a.version != current.version
-        ]
+        if not BY_NAME[asset].reads_itself:
+            candidates += [
+                a for a in reversed(self.history(asset, partition)) if current is None or a.version != current.version
+            ]
         return next((a for a in candidates if a.inputs_key == inputs_key and a.state != "failed"), None)
 
     def record_failure(self, asset: str, partition: Partition, inputs_key: str, message: str, run_id: str) -> None:
