@@ -120,6 +120,10 @@ MAY_HAVE_FAILED: Mapping[str, frozenset[str]] = {
     CATALOG: frozenset({DECISION, PUBLISHED_ADAPTER}),
 }
 
+# Fan-ins that wait for a cell whose run was merely killed: a judgement without it would cost a look, and the next attempt
+# may well succeed.
+WAITS_FOR_KILLED = frozenset({COMPARISON})
+
 
 def scope_of(asset: str) -> Scope:
     """How an asset is partitioned."""

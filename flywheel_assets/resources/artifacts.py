@@ -24,7 +24,7 @@ import orjson
 from filelock import FileLock, Timeout
 
 from flywheel_assets.core.graph import BY_NAME, Partition
-from flywheel_assets.core.planner import Failure, Published
+from flywheel_assets.core.planner import MOST_KILLS, Failure, Published
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.json_files import read_json, write_json
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
@@ -154,7 +154,8 @@ class ArtifactStore:
     def failure(self, asset: str, partition: Partition) -> Failure | None:
         """The recorded failure, if the last attempt ended badly."""
         content = read_json(self._failure(asset, partition))
-        return None if content is None else Failure(content["inputs_key"], content["message"])
+        # `kills` is absent from failures recorded before they were counted.
+        return None if content is None else Failure(content["inputs_key"], content["message"], content.get("kills", 0))
 
     def history(self, asset: str, partition: Partition) -> list[Artifact]:
         """Every version still there, oldest first."""
@@ -261,6 +262,23 @@ class ArtifactStore:
         """Keep why an attempt ended badly, for the planner, the comparison and `flywheel status`."""
         content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time()}
         write_json(self._failure(asset, partition), content)
+
+    def record_kill(self, asset: str, partition: Partition, inputs_key: str, run_id: str) -> Failure:
+        """Keep that the run of an attempt ended before its body could say anything, as when it is killed or cancelled."""
+        before = self.failure(asset, partition)
+        kills = 1 + (before.kills if before is not None and before.inputs_key == inputs_key else 0)
+        again = (
+            f"`flywheel run` tries again; after {MOST_KILLS} kills the others are decided without it"
+            if kills < MOST_KILLS
+            else "the others are decided without it"
+        )
+        message = (
+            f"its run was killed, or ended without a result ({kills} of {MOST_KILLS} times; its log in the Dagster UI says "
+            f"why); {again}"
+        )
+        content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time(), "kills": kills}
+        write_json(self._failure(asset, partition), content)
+        return Failure(inputs_key, message, kills)
 
     def sweep_drafts(self) -> int:
         """Remove drafts whose writer is dead (a killed run leaves its own behind); how many there were."""
