@@ -41,7 +41,8 @@ class Verdict(StrEnum):
 class Decision:
     """A verdict with its evidence. `candidate` and `variant` name the winner of a promotion, and are None otherwise.
 
-    `needed_rows` is set exactly when the verdict is inconclusive: about how many more eval rows would settle it.
+    `needed_rows` is set exactly when the verdict is inconclusive: about how many more eval rows would settle it; 0 where
+    rows alone settle nothing, as where alpha is spent.
     """
 
     verdict: Verdict

@@ -167,8 +167,8 @@ def plan(state: FlywheelState, *, given_up: frozenset[Attempt] = frozenset()) ->
 
 
 def every_failure(state: FlywheelState) -> frozenset[Attempt]:
-    """All recorded failures, as attempts to give up; an attempt that was killed is made again."""
-    failed = {(*target, failure.inputs_key) for target, failure in state.failures.items() if not failure.unfinished}
+    """All recorded failures, as attempts to give up."""
+    failed = {(*target, failure.inputs_key) for target, failure in state.failures.items()}
     failed |= {(*target, version.inputs_key) for target, version in state.published.items() if version.state == "failed"}
     return frozenset(failed)
 
@@ -177,7 +177,8 @@ def every_failure(state: FlywheelState) -> frozenset[Attempt]:
 class Inputs:
     """What a body would read now. `versions`: `<asset>@<partition path>` -> data version, or `hole`.
 
-    `missing` lists upstream targets that are not there, each with the reason; a fan-in reads them as holes instead.
+    `missing` lists upstream targets that are not there, each with the reason; a fan-in reads them as holes instead, unless
+    their run was merely killed.
     """
 
     versions: Mapping[str, str]
@@ -205,7 +206,8 @@ def inputs_of(target: Target, state: FlywheelState) -> Inputs:
         version = standing.version if standing.fresh else None
         if version is None and standing.broken is None and published is not None and published.usable:
             version = published.data_version
-        if version is None and source[0] not in MAY_HAVE_FAILED.get(node.name, ()):
+        waits = standing.unfinished and node.name in WAITS_FOR_KILLED
+        if version is None and (waits or source[0] not in MAY_HAVE_FAILED.get(node.name, ())):
             missing.append(Hole(*source, standing.broken or "not made yet"))
         versions[f"{source[0]}@{source[1].path}"] = version or HOLE
     key = inputs_key(node.name, versions, state.settings_slice(*target))

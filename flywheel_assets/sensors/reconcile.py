@@ -50,8 +50,8 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
     def reconcile(
         context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]
     ) -> dg.SensorResult | dg.SkipReason:
-        """Must never retry a recorded failure by itself (a person does, with `flywheel run` or in the UI; a killed run is no
-        failure) and never start the same batch twice while it is under way."""
+        """Must never retry a recorded failure by itself (a person does, with `flywheel run` or in the UI) and never start
+        the same batch twice while it is under way."""
         instance = context.instance
         flywheel.telemetry.bury(bury_dead_runs(instance))
         until = time.monotonic() + STORE_BUDGET_S
