@@ -223,6 +223,51 @@ def _act(action: str, workload: str, who: str | None, why: str, as_json: bool) -
         raise typer.Exit(1)
 
 
+_LOOKS_HELP = (
+    "What was looked at, and what that spent of alpha.\n\n"
+    "Looking again and again promotes a bad model sooner or later, so `decision.looks` in flywheel.yaml registers the "
+    "eval-row counts at which you look, and each look spends a part of `decision.alpha`. What is spent stays spent, "
+    "whatever becomes of flywheel.yaml, the candidates or the traffic: an edited schedule has what is left, and the last "
+    "look spends all of it. So add row counts before that.\n\n"
+    "`--start-over` gives the workload its whole alpha back. Do it when the question is a new one, such as other candidates "
+    "on fresh traffic, and not because you dislike the answer: your name and reason stand in every later decision. "
+    "docs/decisions.md explains it.\n\n"
+    "\b\nExamples:\n"
+    "  flywheel looks order-router\n"
+    '  flywheel looks order-router --start-over --why "new candidates, evaluated on traffic since May"\n'
+)
+
+
+@app.command("looks", help=_LOOKS_HELP)
+def looks_command(
+    workload: WorkloadArgument,
+    start_over: Annotated[
+        bool, typer.Option("--start-over", help="Give the workload its whole alpha back. Needs --why.")
+    ] = False,
+    why: Annotated[str, typer.Option("--why", help="With --start-over: your reason, kept in every later decision.")] = "",
+    who: WhoOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """`flywheel looks`; `_LOOKS_HELP` is what a user reads."""
+    import getpass
+
+    from flywheel_assets.cli_looks import looks_content, print_looks
+    from flywheel_assets.resources.flywheel import Flywheel
+
+    if not start_over and (why or who):
+        raise UserError("--why and --who go with --start-over; without it `flywheel looks` only shows the log.")
+    flywheel, slug = Flywheel.at_home(load_settings()), _known(workload)
+    if start_over:
+        flywheel.looks.start_over(slug, who=getpass.getuser() if who is None else who, why=why)
+    content = looks_content(flywheel, slug)
+    if as_json:
+        _print_json(content)
+        return
+    print_looks(content, out)
+    if start_over:
+        out.print(f"Started over. Next: `flywheel run {slug}` decides with the whole alpha.", markup=False)
+
+
 @app.command()
 def serve(
     workload: Annotated[str, typer.Argument(help="The workload whose model to serve.")],

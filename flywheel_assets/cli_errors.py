@@ -11,6 +11,7 @@ class UserError(Exception):
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """Errors whose message is the whole story: shown without a traceback."""
+    from flywheel_assets.core.looks import StartOverRefused
     from flywheel_assets.core.promotion import PromotionRefused
     from flywheel_assets.demo.fetch import DemoError
     from flywheel_assets.resources.artifacts import AlreadyBeingMade, ArtifactMissing
@@ -38,6 +39,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         PromotionRefused,
         ServingError,
         SourceError,
+        StartOverRefused,
         TraceStoreError,
         OSError,
         sqlite3.Error,

@@ -215,7 +215,8 @@ def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport
         name = _name(item)
         failure = flywheel.artifacts.failure(*item.target)
         published = flywheel.artifacts.published(*item.target)
-        if failure is not None:
+        # An earlier attempt's kill says nothing about this one.
+        if failure is not None and not failure.kills:
             given_up.add((*item.target, failure.inputs_key))
             report.failures[name] = failure.message
         elif published is not None and published.state == "failed":
@@ -225,10 +226,9 @@ def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport
             report.materialized.append(name)
         elif not succeeded and item.inputs_key is not None:
             # The run ended before the body could say why; without a record the planner would start it again for ever.
-            message = "the run ended without a result; its log in the Dagster UI says why"
-            flywheel.artifacts.record_failure(*item.target, item.inputs_key, message, report.flywheel_run)
+            killed = flywheel.artifacts.record_kill(*item.target, item.inputs_key, report.flywheel_run)
             given_up.add((*item.target, item.inputs_key))
-            report.failures[name] = message
+            report.failures[name] = killed.message
     return given_up
 
 

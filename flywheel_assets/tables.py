@@ -188,6 +188,10 @@ def _print_decision(decision: Json | None, out: Console) -> None:
         out.print(f"  {decision['needed_rows']:,} more eval rows are needed for a verdict{records}")
     for reason in decision["reasons"]:
         out.print(f"  - {escape(reason)}")
+    if (looks := decision["looks"])["registered"]:
+        out.print(f"  looks: {looks['taken']} taken, {looks['spent']:.3g} of alpha {looks['alpha']:g} spent")
+    if start := looks["started_over"]:
+        out.print(f"  looks were started over on {start['time']} by {start['who']}: {start['why']}", markup=False)
     if decision["expired"]:
         out.print(f"  (expired: {escape(decision['expired'])})", style="yellow")
 

@@ -23,9 +23,9 @@ from flywheel_assets.core.comparison import ArmResult, Comparison, compare
 from flywheel_assets.core.comparison_tables import tables_of
 from flywheel_assets.core.costs import TokenPrice, full_price_note, teacher_cost_per_1k, teacher_full_price_notes
 from flywheel_assets.core.datasets import read_eval_rows
-from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, Verdict, decide
+from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, Verdict, decide, look_taken
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.looks import Look
+from flywheel_assets.core.looks import counted, last_start, schedule_of
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.planner import every_failure, plan
 from flywheel_assets.core.plots import leaderboard_png, suites_png
@@ -164,8 +164,8 @@ def _full_price_notes(arms: Sequence[ArmResult], prices: Mapping[str, TokenPrice
         if arm.report is not None:
             known = {kind: count for kind, count in arm.report.tokens.items() if count is not None}
             tokens.setdefault(arm.candidate, Counter()).update(known)
-    for candidate, counted in tokens.items():
-        note = full_price_note(f"{candidate}'s", candidate, counted["prompt"], counted["cached"], prices.get(candidate))
+    for candidate, used in tokens.items():
+        note = full_price_note(f"{candidate}'s", candidate, used["prompt"], used["cached"], prices.get(candidate))
         if note:
             yield note
 
@@ -204,19 +204,24 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     evaluation = work.flywheel.settings.evaluation_for(work.partition.workload)
     upstream = work.upstream(graph.COMPARISON)
     compared = read_comparison(upstream)
-    try:
-        decided = decide(
-            compared,
-            registered_gates(work.flywheel.settings, work.partition.workload),
-            alpha=settings.alpha,
-            power=settings.power,
-            max_error_share=evaluation.max_error_share,
-            looks=settings.looks,
-            earlier=_looks_taken(work),
-            incumbent=work.flywheel.incumbent(work.partition.workload),
-        )
-    except (InvalidEvidence, InvalidGate) as error:
-        raise Refusal(str(error), check=(graph.DECISION, "gates")) from error
+    # The look is written down before its verdict is published: whatever happens in between, alpha is spent once.
+    with work.flywheel.looks.deciding(work.partition.workload) as (log, record):
+        try:
+            decided = decide(
+                compared,
+                registered_gates(work.flywheel.settings, work.partition.workload),
+                alpha=settings.alpha,
+                power=settings.power,
+                max_error_share=evaluation.max_error_share,
+                looks=schedule_of(settings.looks, compared.exam),
+                earlier=counted(log),
+                started_over=last_start(log),
+                incumbent=work.flywheel.incumbent(work.partition.workload),
+            )
+        except (InvalidEvidence, InvalidGate) as error:
+            raise Refusal(str(error), check=(graph.DECISION, "gates")) from error
+        if (look := look_taken(decided)) is not None:
+            record(look)
     draft = work.draft(graph.DECISION).path
     (draft / DECISION_FILE).write_bytes(orjson.dumps(decided.to_json(), option=orjson.OPT_INDENT_2))
     losses = _losses(work, compared, decided)
@@ -230,16 +235,6 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
         shutil.copyfile(upstream.path / name, draft / name)
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
     return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
-
-
-def _looks_taken(work: Work) -> list[Look]:
-    """The looks behind the decision that stands: what they spent of alpha is spent."""
-    standing = work.flywheel.artifacts.current(graph.DECISION, work.partition)
-    if standing is None:
-        return []
-    evidence = orjson.loads((standing.path / DECISION_FILE).read_bytes())["evidence"]
-    # Absent from decisions made before looks were counted.
-    return [Look.from_json(look) for look in evidence.get("looks_taken", ())]
 
 
 def _losses(work: Work, compared: Comparison, decided: Decision) -> tuple[Losses, ...]:

@@ -23,11 +23,11 @@ from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.decision_text import observed, tested
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
 from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates
-from flywheel_assets.core.looks import Due, Look, Waiting, next_look
-from flywheel_assets.core.needs import Supply, closest, gate_needs, needs_of
+from flywheel_assets.core.looks import Due, Look, StartOver, Waiting, next_look, spent
+from flywheel_assets.core.needs import Needs, Supply, closest, gate_needs, needs_of, needs_until
 from flywheel_assets.core.rows import Json, Variant
 
-__all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of"]
+__all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of", "look_taken"]
 
 
 class Verdict(StrEnum):
@@ -42,7 +42,8 @@ class Verdict(StrEnum):
 class Decision:
     """A verdict with its evidence. `candidate` and `variant` name the winner of a promotion, and are None otherwise.
 
-    `needed_rows` is set exactly when the verdict is inconclusive: about how many more eval rows would settle it.
+    `needed_rows` is set exactly when the verdict is inconclusive: about how many more eval rows would settle it; 0 where
+    rows alone settle nothing, as where alpha is spent.
     """
 
     verdict: Verdict
@@ -97,6 +98,12 @@ def incumbent_of(decision: Decision) -> Model | None:
     return None if found is None else (found[0], Variant(found[1]), found[2])
 
 
+def look_taken(decision: Decision) -> Look | None:
+    """The look that a decision is, for the log of looks; None where it was none."""
+    # The last one: `decide` puts it there.
+    return None if decision.evidence["look"] is None else Look.from_json(decision.evidence["looks_taken"][-1])
+
+
 def decide(
     comparison: Comparison,
     gates: Sequence[Gate] = (),
@@ -107,6 +114,7 @@ def decide(
     min_clusters: int = MIN_CLUSTERS,
     looks: Sequence[int] = (),
     earlier: Sequence[Look] = (),
+    started_over: StartOver | None = None,
     seed: int = 0,
     incumbent: Model | None = None,
 ) -> Decision:
@@ -114,13 +122,15 @@ def decide(
 
     `gates` are conditions all of which an arm must meet; empty means `core.gates.default_gates`. `alpha` is the chance, over
     all arms (and all registered looks) together, to promote one that misses a tested gate; `power` only sizes
-    `needed_rows`. `looks` are the registered eval-row counts, `earlier` the looks taken so far (`core.looks`).
-    `incumbent` is the model that serves now, for gates against it; None is the teacher.
+    `needed_rows`. `looks` are the registered eval-row counts, `earlier` the looks taken since a person last
+    started over, if ever (`started_over`; `core.looks`). `incumbent` is the model that serves now, for gates against it;
+    None is the teacher.
 
     promote: an arm passes. The winner has the highest lower bound on the first tested gate; equal bounds: the cheaper, then
     the faster, then the simpler variant. keep: every evaluated arm is shown to miss a gate. Otherwise inconclusive, also
-    where no registered look is reached. Between looks the last verdict stands while its winner is still the one compared.
-    Equal input gives an equal decision.
+    where no registered look is reached, where alpha is spent, and where a variant is still to be evaluated. Between looks
+    the last verdict stands while its winner is still the one compared, the gates are the same and none that is plainly
+    observed (a budget, zero tolerance) is missed. Equal input gives an equal decision.
 
     Raises InvalidEvidence where there is nothing sound to judge (no evaluated arm, arms asked other rows than the eval set,
     more than `max_error_share` errored rows), InvalidGate for a gate that cannot be judged.
@@ -129,11 +139,13 @@ def decide(
     check_evidence(comparison, chosen, max_error_share)
     version = comparison.data_version()
     look = next_look(looks, earlier, alpha=alpha, rows=len(comparison.row_ids), comparison=version)
-    level = 0.0 if isinstance(look, Waiting) else look.alpha
+    # A variant that is still to be evaluated changes the comparison soon: a look at this one would be wasted.
+    unfinished = [arm.label for arm in comparison.holes if arm.state == "missing"] if looks else []
+    if unfinished:
+        look = Waiting(None, earlier[-1] if earlier else None)
     # While waiting the scores are shown as they are, judged at the whole alpha; no verdict comes of it.
-    findings = judge_arms(
-        comparison, chosen, alpha=level or alpha, min_clusters=min_clusters, seed=seed, incumbent=incumbent
-    )
+    level = alpha if isinstance(look, Waiting) else look.alpha
+    findings = judge_arms(comparison, chosen, alpha=level, min_clusters=min_clusters, seed=seed, incumbent=incumbent)
     evidence = _evidence(comparison, findings, version)
     evidence["settings"] = {
         "gates": [gate.to_json() for gate in chosen],
@@ -146,10 +158,14 @@ def decide(
         "resamples": RESAMPLES,
         "incumbent": None if incumbent is None else list(incumbent),
     }
+    evidence["started_over"] = None if started_over is None else started_over.to_json()
     if isinstance(look, Waiting):
         evidence["look"] = None
-        evidence["looks_taken"] = [taken.to_json() for taken in earlier]
-        verdict = _between_looks(comparison, look)
+        evidence["looks_taken"] = [taken.timeless().to_json() for taken in earlier]
+        needs = needs_until(look, len(comparison.row_ids), Supply.of(comparison))
+        evidence["needs"] = needs.to_json()
+        upcoming = _upcoming(comparison, look, unfinished, alpha, earlier)
+        verdict = _between_looks(look, chosen, findings, needs, (upcoming, *needs.sentences()))
     else:
         evidence["look"] = {"number": look.number, "alpha": look.alpha}
         verdict = _verdict(comparison, findings, evidence, level, power, min_clusters)
@@ -162,10 +178,12 @@ def decide(
             tuple(looks),
             alpha,
             _winner_of(verdict, findings),
+            tuple(chosen),
         )
-        kept = [other for other in earlier if not taken.repeats(other)]
+        kept = [other.timeless() for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
-    remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
+    remarks = [*_on_looks(look, looks, alpha, earlier, verdict), *([started_over.says] if started_over else [])]
+    remarks += [comparison.sources_note] if comparison.sources_note else []
     if comparison.condemned_note:
         evidence["condemned_gold"] = dict(comparison.condemned_gold)
         remarks.append(comparison.condemned_note)
@@ -218,37 +236,69 @@ def _verdict(
     return Decision(Verdict.INCONCLUSIVE, None, None, max(1, needs.eval_rows), reasons)
 
 
-def _between_looks(comparison: Comparison, waiting: Waiting) -> Decision:
-    """What holds where no registered look is due: the last verdict, if it is about a model that is still compared."""
-    rows, last = len(comparison.row_ids), waiting.last
-    upcoming = (
-        f"The next look is registered at {waiting.next_rows} eval rows, and there are {rows}."
-        if waiting.next_rows is not None
-        else "Every registered look is taken. Register further row counts in decision.looks to look again."
+def _upcoming(
+    comparison: Comparison, waiting: Waiting, unfinished: Sequence[str], alpha: float, earlier: Sequence[Look]
+) -> str:
+    """What a person does so that a look is taken."""
+    command = f"flywheel looks {comparison.workload}"
+    if unfinished:
+        return (
+            f"No look is taken before every variant has ended, and {', '.join(unfinished)} is still to be evaluated. "
+            f"Run `flywheel run {comparison.workload}`."
+        )
+    if waiting.next_rows is not None:
+        return (
+            f"The next look is at {waiting.next_rows:,} eval rows, as registered, and there are {len(comparison.row_ids):,}."
+        )
+    return (
+        f"Nothing is left of alpha {alpha:g}: the looks taken so far spent {spent(earlier):.3g} (`{command}` lists them). "
+        f'To look again, start over: `{command} --start-over --why "..."` (decision.looks registers other row counts). '
+        "Every later decision will say so."
     )
-    if last is not None and last.winner is not None:
-        candidate, variant, adapter = last.winner
-        if any(
-            (arm.candidate, arm.variant, arm.adapter_version) == (candidate, variant, adapter)
-            for arm in comparison.evaluated
-        ):
-            opening = f"Look {last.number}, at {last.rows} eval rows, promoted {candidate} ({variant}), and that stands."
-            return Decision(Verdict.PROMOTE, candidate, Variant(variant), None, (opening, upcoming))
-    opening = (
-        "No registered look is reached yet."
-        if last is None
-        else f"Look {last.number}, at {last.rows} eval rows, said {last.verdict}."
-    )
-    needed = max(1, waiting.next_rows - rows) if waiting.next_rows is not None else 1
-    return Decision(Verdict.INCONCLUSIVE, None, None, needed, (opening, upcoming))
 
 
-def _on_looks(look: Due | Waiting, registered: Sequence[int], verdict: Decision) -> list[str]:
+def _between_looks(
+    waiting: Waiting, gates: Sequence[Gate], findings: Sequence[ArmFinding], needs: Needs, upcoming: Sequence[str]
+) -> Decision:
+    """What holds where no look is taken: the last verdict, as long as nothing it rests on changed.
+
+    A new test would cost alpha; what is plainly observed (a price, a row that failed) costs none.
+    """
+    last, needed = waiting.last, needs.eval_rows
+    if last is None:
+        return Decision(Verdict.INCONCLUSIVE, None, None, needed, ("No registered look is reached yet.", *upcoming))
+    said = f"Look {last.number}, at {last.rows} eval rows, "
+    still = [
+        finding
+        for finding in findings
+        if (finding.arm.candidate, finding.arm.variant.value, finding.arm.adapter_version) == last.winner
+    ]
+    # What looks were judged by was not always written down.
+    other_gates = last.gates is not None and last.gates != tuple(gates)
+    if not still or other_gates:
+        because = f"{said}said {last.verdict}{', by other gates than those of today' if other_gates else ''}."
+        return Decision(Verdict.INCONCLUSIVE, None, None, needed, (because, *upcoming))
+    winner = still[0].arm
+    missed = [observed(winner, found) for found in still[0].observed if not found.met]
+    if missed:
+        because = f"{said}promoted {winner.label}, which misses a gate now."
+        return Decision(Verdict.INCONCLUSIVE, None, None, needed, (because, *missed, *upcoming))
+    because = f"{said}promoted {winner.label}, and that stands."
+    return Decision(Verdict.PROMOTE, winner.candidate, winner.variant, None, (because, *upcoming))
+
+
+def _on_looks(
+    look: Due | Waiting, registered: Sequence[int], alpha: float, earlier: Sequence[Look], verdict: Decision
+) -> list[str]:
     """What a reader must know about looking repeatedly."""
     if isinstance(look, Waiting):
         return []
     if registered:
-        return [f"This is look {look.number} of {len(registered)} registered ones; it spends {look.alpha:.3g} of alpha."]
+        elsewhere = spent([other for other in earlier if other.schedule != (tuple(registered), alpha)])
+        before = f", of which looks that were registered otherwise had spent {elsewhere:.3g}" if elsewhere else ""
+        return [
+            f"This is look {look.number} of {len(registered)} registered ones; it spends {look.alpha:.3g} of alpha{before}."
+        ]
     if look.number > 1 and verdict.verdict is Verdict.PROMOTE:
         return [
             f"This is decision {look.number} on this workload, each taken at the full alpha: over many of them a model that "

@@ -7,8 +7,9 @@ does not: judging them (`core.gate_findings`) and the verdict over all of it (`c
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from flywheel_assets.core.rows import Json, Variant, WorkloadType
 DEFAULT_MARGIN = 0.05
 # The loss over all traffic (0..1) that a default gate excludes at the finest.
 _LEAST_OF_TRAFFIC = 0.01
+_MARGINS = (DEFAULT_MARGIN, 0.1, 0.2, 0.5)
 _BESIDE: Mapping[WorkloadType, tuple[str, ...]] = {
     WorkloadType.TOOL_CALLING: ("no_call",),
     WorkloadType.STRUCTURED: ("schema_valid",),
@@ -95,6 +97,13 @@ class Gate:
         """A JSON-ready form with the fields' names."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Gate:
+        """The gate in a piece of evidence that `to_json` has a part in; what an older release left out is its default."""
+        named = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+        against = Against(value.get("against", Against.REFERENCE))
+        return cls(**{**named, "kind": GateKind(value.get("kind", GateKind.NON_INFERIOR)), "against": against})
+
 
 def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> tuple[Gate, ...]:
     """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each, before `for_shares`.
@@ -118,14 +127,14 @@ def for_shares(gates: Sequence[Gate], shares: Mapping[str, float]) -> tuple[Gate
 
     Five points of a class of answers that is a fiftieth of the traffic are a thousandth of the traffic: to show that takes
     ten thousands of rows, and a perfect model would never be promoted. So no default gate asks for less than one point of
-    all traffic; where a class is no more than that, even its loss is less, and it has no gate.
+    all traffic. Margins widen in steps, so that gates stay the same while shares change little; a class that is less than a
+    fiftieth of the traffic has no gate.
     """
-    wide = [
-        replace(gate, limit=max(gate.limit, round(_LEAST_OF_TRAFFIC / shares[gate.label], 3)))
+    return tuple(
+        replace(gate, limit=max(gate.limit, margin))
         for gate in gates
-        if shares.get(gate.label, 0.0) > 0.0
-    ]
-    return tuple(gate for gate in wide if gate.limit < 1.0)
+        for margin in [m for m in _MARGINS if m * shares.get(gate.label, 0.0) >= _LEAST_OF_TRAFFIC - 1e-9][:1]
+    )
 
 
 def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:

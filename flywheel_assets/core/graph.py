@@ -52,13 +52,18 @@ EVERYTHING = Partition()
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One asset. `code_version` is raised by hand whenever the same inputs would give another meaning."""
+    """One asset. `code_version` is raised by hand whenever the same inputs would give another meaning.
+
+    `reads_itself`: what it means depends on its own version before (sides that are for ever, a history that grows), so an
+    older version with equal inputs is never pointed to again. An asset that only saves work by its version before does not.
+    """
 
     name: str
     scope: Scope
     deps: tuple[str, ...]
     group: str
     code_version: str = "1"
+    reads_itself: bool = False
 
 
 TRACES = "traces"
@@ -81,8 +86,8 @@ NODES: tuple[Node, ...] = (
     Node(TRACES, Scope.WORKLOAD, (), "capture"),
     Node(RECORDS, Scope.WORKLOAD, (TRACES,), "datasets", code_version="5"),
     Node(PROFILE, Scope.WORKLOAD, (RECORDS,), "datasets", code_version="4"),
-    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="4"),
-    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="3"),
+    Node(BASE, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="4", reads_itself=True),
+    Node(TRAIN, Scope.WORKLOAD, (RECORDS, PROFILE), "datasets", code_version="3", reads_itself=True),
     Node(VALIDATION_EVAL, Scope.CELL, (TRAIN,), "evaluation", code_version="3"),
     Node(PREFIX, Scope.CELL, (TRAIN,), "context"),
     # On `train` too: without rows to learn from there is nothing to decide, and no run is started just for that.
@@ -93,9 +98,9 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation", code_version="3"),
     Node(TEACHER_EVAL, Scope.WORKLOAD, (BASE, PROFILE), "evaluation"),
     Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, TEACHER_EVAL, *EVALS.values()), "decision", code_version="6"),
-    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="4"),
+    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="5", reads_itself=True),
     Node(PUBLISHED_ADAPTER, Scope.WORKLOAD, (DECISION, ADAPTER), "distribution"),
-    Node(CATALOG, Scope.ALL, (DECISION, PUBLISHED_ADAPTER), "distribution", code_version="2"),
+    Node(CATALOG, Scope.ALL, (DECISION, PUBLISHED_ADAPTER), "distribution", code_version="2", reads_itself=True),
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
 
@@ -114,6 +119,10 @@ MAY_HAVE_FAILED: Mapping[str, frozenset[str]] = {
     PUBLISHED_ADAPTER: frozenset({DECISION, ADAPTER}),
     CATALOG: frozenset({DECISION, PUBLISHED_ADAPTER}),
 }
+
+# Fan-ins that wait for a cell whose run was merely killed: a judgement without it would cost a look, and the next attempt
+# may well succeed.
+WAITS_FOR_KILLED = frozenset({COMPARISON})
 
 
 def scope_of(asset: str) -> Scope:

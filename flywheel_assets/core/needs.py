@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.gate_findings import ArmFinding, TestedGate
+from flywheel_assets.core.looks import Waiting
 from flywheel_assets.core.rows import Json
 from flywheel_assets.core.sample_size import rows_to_settle
 
@@ -115,6 +116,12 @@ def needs_of(gates: Sequence[GateNeed], total_rows: int, supply: Supply | None) 
     """
     wanted = max((_in_eval_rows(need, total_rows) for need in gates), default=0)
     return rows_needed(wanted, total_rows, supply, gates)
+
+
+def needs_until(waiting: Waiting, total_rows: int, supply: Supply | None) -> Needs:
+    """What it takes until the next registered look; nothing where no number of rows brings one."""
+    wanted = 0 if waiting.next_rows is None else max(1, waiting.next_rows - total_rows)
+    return rows_needed(wanted, total_rows, supply)
 
 
 def rows_needed(wanted: int, total_rows: int, supply: Supply | None, gates: Sequence[GateNeed] = ()) -> Needs:

@@ -17,6 +17,7 @@ from flywheel_assets.core.graph import (
     NODES,
     OPTIONAL_DEPS,
     TRACES,
+    WAITS_FOR_KILLED,
     Node,
     Partition,
     Scope,
@@ -53,12 +54,27 @@ class Published:
         return self.state != "failed" and self.blocked is None
 
 
+# How often in a row a run may be killed before that counts as an answer: what runs out of memory every time must not hold up
+# a whole workload for ever.
+MOST_KILLS = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last attempt at an asset partition ended in an error, for these inputs."""
+    """The last attempt at an asset partition ended badly, for these inputs.
+
+    `kills` counts the attempts in a row whose run was killed or cancelled before it could say anything; 0: it ended in an
+    error of its own.
+    """
 
     inputs_key: str
     message: str
+    kills: int = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it says nothing about what was attempted."""
+        return 0 < self.kills < MOST_KILLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,7 @@ class _Standing:
     version: str | None
     fresh: bool
     broken: str | None = None
+    unfinished: bool = False
 
 
 def plan(state: FlywheelState, *, given_up: frozenset[Attempt] = frozenset()) -> Plan:
@@ -160,7 +177,8 @@ def every_failure(state: FlywheelState) -> frozenset[Attempt]:
 class Inputs:
     """What a body would read now. `versions`: `<asset>@<partition path>` -> data version, or `hole`.
 
-    `missing` lists upstream targets that are not there, each with the reason; a fan-in reads them as holes instead.
+    `missing` lists upstream targets that are not there, each with the reason; a fan-in reads them as holes instead, unless
+    their run was merely killed.
     """
 
     versions: Mapping[str, str]
@@ -188,7 +206,8 @@ def inputs_of(target: Target, state: FlywheelState) -> Inputs:
         version = standing.version if standing.fresh else None
         if version is None and standing.broken is None and published is not None and published.usable:
             version = published.data_version
-        if version is None and source[0] not in MAY_HAVE_FAILED.get(node.name, ()):
+        waits = standing.unfinished and node.name in WAITS_FOR_KILLED
+        if version is None and (waits or source[0] not in MAY_HAVE_FAILED.get(node.name, ())):
             missing.append(Hole(*source, standing.broken or "not made yet"))
         versions[f"{source[0]}@{source[1].path}"] = version or HOLE
     key = inputs_key(node.name, versions, state.settings_slice(*target))
@@ -240,8 +259,10 @@ def _assess(
     waits_for: list[Target] = []
     for source in _sources(node, partition, state):
         standing = standings[source]
-        if standing.broken is not None and source[0] not in MAY_HAVE_FAILED.get(name, ()):
-            return _Standing(None, fresh=False, broken=_blame(source, standing.broken)), None
+        waits = standing.unfinished and name in WAITS_FOR_KILLED
+        if standing.broken is not None and (waits or source[0] not in MAY_HAVE_FAILED.get(name, ())):
+            blamed = _blame(source, standing.broken)
+            return _Standing(None, fresh=False, broken=blamed, unfinished=standing.unfinished), None
         if standing.broken is None and not standing.fresh:
             waits_for.append(source)
         versions[f"{source[0]}@{source[1].path}"] = standing.version or HOLE
@@ -253,9 +274,9 @@ def _assess(
     published = state.published.get(target)
     failure = _failure_of(key, published, state.failures.get(target))
     if failure is not None and (name, partition, key) in given_up:
-        return _Standing(None, fresh=False, broken=failure), None
+        return _Standing(None, fresh=False, broken=failure.message, unfinished=failure.unfinished), None
     if failure is not None:
-        return stale, PlanItem(name, partition, f"failed before: {failure}", key, retries_failure=True)
+        return stale, PlanItem(name, partition, f"failed before: {failure.message}", key, retries_failure=True)
     if published is None:
         return stale, PlanItem(name, partition, "never made", key)
     if published.inputs_key != key:
@@ -267,12 +288,12 @@ def _assess(
     return _Standing(published.data_version, fresh=True), None
 
 
-def _failure_of(key: str, published: Published | None, failure: Failure | None) -> str | None:
-    """Why the attempt with exactly these inputs failed, if it did."""
+def _failure_of(key: str, published: Published | None, failure: Failure | None) -> Failure | None:
+    """How the attempt with exactly these inputs failed, if it did."""
     if failure is not None and failure.inputs_key == key:
-        return failure.message
+        return failure
     if published is not None and published.inputs_key == key and published.state == "failed":
-        return published.reason or "failed"
+        return Failure(key, published.reason or "failed")
     return None
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.planner import Failure, Published
+from flywheel_assets.core.graph import BY_NAME, Partition
+from flywheel_assets.core.planner import MOST_KILLS, Failure, Published
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.json_files import read_json, write_json
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
@@ -154,7 +154,8 @@ class ArtifactStore:
     def failure(self, asset: str, partition: Partition) -> Failure | None:
         """The recorded failure, if the last attempt ended badly."""
         content = read_json(self._failure(asset, partition))
-        return None if content is None else Failure(content["inputs_key"], content["message"])
+        # `kills` is absent from failures recorded before they were counted.
+        return None if content is None else Failure(content["inputs_key"], content["message"], content.get("kills", 0))
 
     def history(self, asset: str, partition: Partition) -> list[Artifact]:
         """Every version still there, oldest first."""
@@ -245,18 +246,39 @@ class ArtifactStore:
         self._failure(artifact.asset, artifact.partition).unlink(missing_ok=True)
 
     def find(self, asset: str, partition: Partition, inputs_key: str) -> Artifact | None:
-        """A published, usable version made from exactly these inputs: there is nothing to compute."""
+        """A published, usable version made from exactly these inputs: there is nothing to compute.
+
+        Of an asset that reads itself only the current one: an older one knows nothing of what came after it.
+        """
         current = self.current(asset, partition)
         candidates = [current] if current is not None else []
-        candidates += [
-            a for a in reversed(self.history(asset, partition)) if current is None or a.version != current.version
-        ]
+        if not BY_NAME[asset].reads_itself:
+            candidates += [
+                a for a in reversed(self.history(asset, partition)) if current is None or a.version != current.version
+            ]
         return next((a for a in candidates if a.inputs_key == inputs_key and a.state != "failed"), None)
 
     def record_failure(self, asset: str, partition: Partition, inputs_key: str, message: str, run_id: str) -> None:
         """Keep why an attempt ended badly, for the planner, the comparison and `flywheel status`."""
         content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time()}
         write_json(self._failure(asset, partition), content)
+
+    def record_kill(self, asset: str, partition: Partition, inputs_key: str, run_id: str) -> Failure:
+        """Keep that the run of an attempt ended before its body could say anything, as when it is killed or cancelled."""
+        before = self.failure(asset, partition)
+        kills = 1 + (before.kills if before is not None and before.inputs_key == inputs_key else 0)
+        again = (
+            f"`flywheel run` tries again; after {MOST_KILLS} kills the others are decided without it"
+            if kills < MOST_KILLS
+            else "the others are decided without it"
+        )
+        message = (
+            f"its run was killed, or ended without a result ({kills} of {MOST_KILLS} times; its log in the Dagster UI says "
+            f"why); {again}"
+        )
+        content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time(), "kills": kills}
+        write_json(self._failure(asset, partition), content)
+        return Failure(inputs_key, message, kills)
 
     def sweep_drafts(self) -> int:
         """Remove drafts whose writer is dead (a killed run leaves its own behind); how many there were."""

@@ -34,6 +34,9 @@ def why_expired(flywheel: Flywheel, decision: Artifact, current: Plan) -> str | 
         return f"the traffic is not what it was: {drifted} Run `flywheel run {partition.workload}`"
     if (stale := current.item((graph.DECISION, partition))) is not None:
         return f"the decision would be made again ({stale.reason}). Run `flywheel run {partition.workload}`"
+    held_up = next((hole for hole in current.holes if (hole.asset, hole.partition) == (graph.DECISION, partition)), None)
+    if held_up is not None:
+        return f"the decision cannot be made again now ({held_up.reason}). Run `flywheel run {partition.workload}`"
     age = (time.time() - _made_at(decision)) / _DAY_S
     if age > (most := flywheel.settings.decision_for(partition.workload).max_age_days):
         return f"the decision is {age:.0f} days old, and decision.max_age_days is {most}. Bring newer records, or raise it"

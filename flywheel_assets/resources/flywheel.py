@@ -9,12 +9,13 @@ from functools import partial
 
 from flywheel_assets.core.gate_findings import Model
 from flywheel_assets.core.gates import Against
-from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, NODES, PUBLISHED_ADAPTER, Partition, Scope
+from flywheel_assets.core.graph import ADAPTER, CATALOG, COMPARISON, DECISION, NODES, PUBLISHED_ADAPTER, Partition, Scope
 from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
 from flywheel_assets.core.promotion import serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.inputs import publication_slice, settings_slice, wanted
+from flywheel_assets.resources.looks import LookLog
 from flywheel_assets.resources.promotions import PromotionLog
 from flywheel_assets.resources.telemetry import SILENT, Telemetry, telemetry_of
 from flywheel_assets.resources.trace_stores import LocalTraceStore, TraceStore, WorkloadSummary
@@ -36,7 +37,7 @@ class Flywheel:
         return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"), telemetry_of(settings))
 
     def settings_slice(self, asset: str, partition: Partition) -> Json:
-        """What a partition of an asset reads from the settings, and some of them from what people approved."""
+        """What a partition of an asset reads from the settings, and some of them from what people approved or looked at."""
         read = settings_slice(self.settings, asset, partition)
         if asset == CATALOG:
             return {**read, "promotions": self.promotions.digests()}
@@ -49,8 +50,12 @@ class Flywheel:
                 # A rollback brings back what was published before: `main` has to follow, and so it is looked at again.
                 "acts": len(acts),
             }
-        if asset == DECISION and any(gate["against"] == Against.INCUMBENT for gate in read["gates"]):
-            return {**read, "incumbent": self.incumbent(partition.workload)}
+        if asset == DECISION:
+            compared = self.artifacts.published(COMPARISON, partition)
+            looked_at = self.looks.digest(partition.workload, compared.data_version if compared else None)
+            against_it = any(gate["against"] == Against.INCUMBENT for gate in read["gates"])
+            incumbent = {"incumbent": self.incumbent(partition.workload)} if against_it else {}
+            return {**read, "looks_elsewhere": looked_at, **incumbent}
         return read
 
     def incumbent(self, workload: str) -> Model | None:
@@ -69,6 +74,11 @@ class Flywheel:
     def promotions(self) -> PromotionLog:
         """What people approved, rejected and rolled back."""
         return PromotionLog(self.settings.home)
+
+    @property
+    def looks(self) -> LookLog:
+        """What was looked at, and what that spent of alpha."""
+        return LookLog(self.settings.home, self.artifacts)
 
     def workloads(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Every workload of the trace store (or those named), with the candidates examined on it."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.looks import NOTHING, counted, last_start, schedule_of, spent
 from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, is_upstreams_fault, plan
 from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import AlreadyBeingMade
 from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.sample_plan import exam_of
 
 
 def status_of(flywheel: Flywheel) -> Json:
@@ -95,6 +97,27 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
         "stale": stale.reason if stale else None,
         "expires": expires_at(flywheel, artifact),
         "expired": why_expired(flywheel, artifact, current),
+        "looks": looks_of(flywheel, slug),
+    }
+
+
+def looks_of(flywheel: Flywheel, workload: str) -> Json:
+    """Where a workload stands with its looks: `{"registered", "alpha", "taken", "spent", "left", "started_over"}`.
+
+    `taken` counts the comparisons looked at since the last start-over; `started_over` is that, or None.
+    """
+    settings = flywheel.settings.decision_for(workload)
+    entries = flywheel.looks.entries(workload)
+    looks, start = counted(entries), last_start(entries)
+    left = settings.alpha - spent(looks)
+    base = flywheel.artifacts.current(graph.BASE, Partition(workload))
+    return {
+        "registered": list(schedule_of(settings.looks, exam_of(base))),
+        "alpha": settings.alpha,
+        "taken": len({(look.comparison, look.schedule) for look in looks}),
+        "spent": spent(looks),
+        "left": left if left > NOTHING else 0.0,
+        "started_over": None if start is None else start.to_json(),
     }
 
 

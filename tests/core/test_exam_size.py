@@ -90,7 +90,8 @@ def test_default_margins_ask_for_no_less_than_one_point_of_all_traffic() -> None
         return {gate.metric: gate.limit for gate in for_shares(gates, shares)}
 
     assert widths(0.5)["no_call"] == widths(0.2)["no_call"] == 0.05
-    assert widths(0.1)["no_call"] == 0.1 and widths(0.02)["no_call"] == 0.5
+    assert widths(0.19)["no_call"] == widths(0.1)["no_call"] == 0.1
+    assert widths(0.06)["no_call"] == 0.2 and widths(0.02)["no_call"] == 0.5
     assert "no_call" not in widths(0.01) and "no_call" not in widths(0.0)
     assert widths(0.01)[NAME] == 0.05
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from flywheel_assets.core import graph
 from flywheel_assets.core.batches import Lane, batches, parse_identity
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target, every_failure, inputs_of, plan
+from flywheel_assets.core.planner import (
+    MOST_KILLS,
+    Failure,
+    FlywheelState,
+    Published,
+    Target,
+    every_failure,
+    inputs_of,
+    plan,
+)
 from flywheel_assets.core.rows import Variant
 
 CUSTOMIZED = graph.EVALS[Variant.CUSTOMIZED]
@@ -305,3 +314,27 @@ def test_a_batch_name_reads_back() -> None:
         from flywheel_assets.core.batches import Batch
 
         assert parse_identity(Batch(partition, Lane.DATA, ()).name) == (partition, Lane.DATA)
+
+
+def test_a_comparison_waits_for_a_cell_that_was_merely_killed_and_the_catalog_does_not() -> None:
+    world = World(workloads={"router": ("small", "tiny"), "other": ("small",)}, watermarks={"router": "w1", "other": "w1"})
+    world.settle()
+    target = (graph.EVALS[Variant.BASE], Partition("router", "tiny"))
+    world.slices[graph.EVALS[Variant.BASE]] = 1
+    key = inputs_of(target, world.state).key
+
+    def holes(kills: int) -> set[str]:
+        """What cannot be made once everything else is, the attempt being given up in this turn."""
+        world.failures[target] = Failure(key, "it broke", kills)
+        for _ in range(50):
+            current = plan(world.state, given_up=frozenset({(*target, key)}))
+            ready = [item for item in current.items if item.ready]
+            if not ready:
+                return {hole.asset for hole in current.holes}
+            for item in ready:
+                world.make(item.target)
+        raise AssertionError("the plan never settles")
+
+    assert holes(MOST_KILLS - 1) == {target[0], graph.COMPARISON, graph.DECISION}
+    assert [hole.asset for hole in inputs_of((graph.COMPARISON, Partition("router")), world.state).missing] == [target[0]]
+    assert holes(MOST_KILLS) == {target[0]}

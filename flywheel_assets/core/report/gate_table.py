@@ -13,7 +13,7 @@ from typing import Any
 
 from flywheel_assets.core.decision_text import conversations
 from flywheel_assets.core.decisions import Decision
-from flywheel_assets.core.gates import LATENCY, TESTED, Against, Gate, GateKind
+from flywheel_assets.core.gates import LATENCY, TESTED, Gate, GateKind
 from flywheel_assets.core.report.amounts import milliseconds, usd
 from flywheel_assets.core.rows import Json
 from flywheel_assets.core.statistics import PairedTest
@@ -93,10 +93,7 @@ def level_of(evidence: Json) -> float:
 
 def gate_of(found: Mapping[str, Any]) -> Gate:
     """The gate in a piece of evidence that `Gate.to_json` has a part in."""
-    named = {field.name: found[field.name] for field in fields(Gate) if field.name in found}
-    # Absent from decisions made before a gate could be against anything else.
-    against = Against(found.get("against", Against.REFERENCE))
-    return Gate(**{**named, "kind": GateKind(found["kind"]), "against": against})
+    return Gate.from_json(found)
 
 
 def asks(gate: Gate) -> str:

@@ -148,7 +148,10 @@ def _on_looks(comparison: Comparison, decision: Decision) -> list[str]:
         return []
     upcoming = next((count for count in registered if count > rows), None)
     if upcoming is None:
-        return ["Every registered look is taken. Register further row counts in decision.looks to look again."]
+        return [
+            f"The last registered look is reached. `flywheel looks {comparison.workload}` shows what each look spent, and "
+            "how to start over."
+        ]
     return [f"The next look is registered at {upcoming:,} eval rows; there are {rows:,} now."]
 
 

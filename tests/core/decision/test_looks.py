@@ -102,3 +102,9 @@ def test_without_registered_looks_a_repeated_promotion_carries_a_warning(evidenc
     assert not any("full alpha" in reason for reason in first.reasons)
     second = decide(evidence.compare(rows, evidence.arm(rows)), GATES, earlier=taken(first))
     assert any("This is decision 2 on this workload, each taken at the full alpha" in reason for reason in second.reasons)
+
+
+def test_a_look_that_would_spend_nothing_is_not_taken_at_the_full_alpha(evidence: Any) -> None:
+    rows = evidence.rows(60)
+    decided = decide(evidence.compare(rows, evidence.arm(rows)), GATES, looks=(30, 10_000_000))
+    assert decided.verdict is Verdict.INCONCLUSIVE and decided.evidence["look"] is None
