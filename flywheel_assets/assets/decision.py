@@ -113,6 +113,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         rows,
         list(_arms(work.flywheel, workload)),
         dataset_version=base.version,
+        dataset_meaning=base.data_version,
         eval_sources=base.summary["eval_sources"],
         reference_cost_per_1k_usd=_teacher_cost(work),
         teacher=_teacher_again(work),

@@ -116,7 +116,8 @@ class Comparison:
     `eval_sources` counts the rows by the source of their records; empty where it was not recorded. `gold` counts them by
     whose word their answer is right on (`core.datasets.gold`). `reference_cost_per_1k_usd` is what the teacher cost when
     this was compared, None where nobody knows. `teacher` holds the scores of the teacher asked once more, in the order of
-    `row_ids`, and `ceiling` their means; both are empty where it was not asked.
+    `row_ids`, and `ceiling` their means; both are empty where it was not asked. `dataset_version` names the eval set's
+    artifact, which differs from home to home; `dataset_meaning` is its data version (None: made before it was recorded).
     """
 
     workload: str
@@ -135,6 +136,7 @@ class Comparison:
     gold: dict[str, int] = field(default_factory=dict)
     teacher: Columns = field(default_factory=dict)
     ceiling: dict[str, Score] = field(default_factory=dict)
+    dataset_meaning: str | None = None
 
     @property
     def sources_note(self) -> str:
@@ -163,6 +165,7 @@ class Comparison:
             "workload": self.workload,
             "workload_type": self.workload_type.value,
             "dataset_version": self.dataset_version,
+            "dataset_meaning": self.dataset_meaning,
             "reference_note": self.reference_note,
             "notes": list(self.notes),
             "eval_sources": self.eval_sources,
@@ -195,6 +198,7 @@ class Comparison:
             notes=tuple(value["notes"]),
             # Absent from comparisons made before they were recorded.
             eval_sources=value.get("eval_sources", {}),
+            dataset_meaning=value.get("dataset_meaning"),
             reference_cost_per_1k_usd=value.get("reference_cost_per_1k_usd"),
             suites={suite: tuple(labels) for suite, labels in value.get("suites", {}).items()},
             gold=value.get("gold", {}),
@@ -227,7 +231,11 @@ class Comparison:
         """Hash of what the comparison means (32 hex digits): rows, their sources and gold, scores and holes; no latency or
         cost."""
         meaning = [
-            [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
+            [
+                self.dataset_meaning or self.dataset_version,
+                sorted(zip(self.row_ids, self.clusters, strict=True)),
+                _columns_to_json(self.reference),
+            ],
             sorted(self.eval_sources.items()),
             sorted(self.gold.items()),
             _columns_to_json(self.teacher),
@@ -247,6 +255,7 @@ def compare(
     results: Sequence[ArmResult],
     *,
     dataset_version: str,
+    dataset_meaning: str | None = None,
     reference_note: str = TEACHER_NOTE,
     notes: Sequence[str] = (),
     eval_sources: Mapping[str, int] | None = None,
@@ -277,6 +286,7 @@ def compare(
         workload=workload,
         workload_type=workload_type,
         dataset_version=dataset_version,
+        dataset_meaning=dataset_meaning,
         row_ids=row_ids,
         clusters=clusters,
         reference=reference,

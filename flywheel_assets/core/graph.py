@@ -93,7 +93,7 @@ NODES: tuple[Node, ...] = (
     Node(EVALS[Variant.CUSTOMIZED], Scope.CELL, (BASE, ADAPTER), "evaluation", code_version="3"),
     Node(TEACHER_EVAL, Scope.WORKLOAD, (BASE, PROFILE), "evaluation"),
     Node(COMPARISON, Scope.WORKLOAD, (BASE, PROFILE, TEACHER_EVAL, *EVALS.values()), "decision", code_version="6"),
-    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="4"),
+    Node(DECISION, Scope.WORKLOAD, (COMPARISON,), "decision", code_version="5"),
     Node(PUBLISHED_ADAPTER, Scope.WORKLOAD, (DECISION, ADAPTER), "distribution"),
     Node(CATALOG, Scope.ALL, (DECISION, PUBLISHED_ADAPTER), "distribution", code_version="2"),
 )
