@@ -21,6 +21,7 @@ from dagster import DagsterInstance
 
 from flywheel_assets.core.rows import EvalRow, Json, Prediction, Variant
 from flywheel_assets.resources.evaluation import evaluate
+from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.prediction_cache import CACHE_FILE, PredictionCache
 from tests.assets.conftest import Bench
 from tests.fake_platform import FakePlatform
@@ -158,6 +159,12 @@ class ExistingHome:
     @property
     def platform(self) -> FakePlatform:
         return self.bench.platform
+
+    def ingest(self, records: Sequence[Json]) -> None:
+        """Bring records in, as `flywheel ingest` does."""
+        path = self.bench.folder / "batch.jsonl"
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        ingest([path], self.bench.flywheel.traces)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ announces everything anew) and no path of the machine that made it. Beside it li
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 import tempfile
 from pathlib import Path
@@ -22,7 +21,6 @@ from pathlib import Path
 from dagster import DagsterInstance
 
 from flywheel_assets.core.promotion import Action
-from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.promotions import promote
 from flywheel_assets.resources.status import status_of
 from tests.existing_home import ANSWERS, ARCHIVE, SETTINGS, TICKETS, ExistingHome, flywheel_in, traffic
@@ -48,9 +46,7 @@ def main() -> None:
 
 
 def _turn_with(made: ExistingHome, records: list[dict[str, object]]) -> None:
-    path = made.bench.folder / "batch.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    ingest([path], made.bench.flywheel.traces)
+    made.ingest(records)
     report = made.bench.turn()
     if not report.ok:
         raise SystemExit(f"the turn failed: {report.failures or report.holes}")

@@ -21,7 +21,6 @@ from flywheel_assets.core.prefix import read_prefix
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.provenance import adapter_of
 from flywheel_assets.resources.status import status_of
 from flywheel_assets.runner import RunReport
@@ -89,9 +88,7 @@ def test_of_new_records_only_the_new_eval_rows_are_asked(opened: ExistingHome) -
     before, exams, sides = published(flywheel), exam_rows(flywheel), side_of(flywheel)
     prefix = {target: artifact for target, artifact in before.items() if target[0] == graph.PREFIX}
     known = questions(flywheel, TICKETS)
-    path = opened.bench.folder / "arrives.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in ARRIVES), encoding="utf-8")
-    ingest([path], flywheel.traces)
+    opened.ingest(ARRIVES)
 
     report = opened.bench.turn()
 
