@@ -32,7 +32,7 @@ def talkative(candidate: str, variant: Variant, row: EvalRow) -> Answer | None:
 @dataclass
 class FakePlatform:
     """Counts what it is asked. `answers` gives None for an error; `train_error` is raised instead of training; `urls` says
-    where a candidate that is really asked answers, by its id."""
+    where a candidate that is really asked answers, by its id; `latency_ms` how fast one is, 10 ms where it says nothing."""
 
     answers: Rule = talkative
     train_error: dict[str, Exception] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class FakePlatform:
     samples: dict[str, set[int]] = field(default_factory=dict)
     most_deployed: int = 0
     urls: dict[str, str] = field(default_factory=dict)
+    latency_ms: dict[str, float] = field(default_factory=dict)
 
     def train(self, context: Any, candidate: Candidate, order: TrainingOrder) -> TrainedAdapter:
         if candidate.id in self.train_error:
@@ -99,7 +100,8 @@ class FakePlatform:
         self.samples.setdefault(endpoint.model, set()).add(sample)
         progress(len(rows), len(rows), 0, 0)
         answers = [(row, self.answers(endpoint.model, variant, row)) for row in rows]
+        took = self.latency_ms.get(endpoint.model, 10.0)
         return [
-            Prediction(row.row_id, answer, 10.0, 5, 5, None if answer is not None else "500 from the server")
+            Prediction(row.row_id, answer, took, 5, 5, None if answer is not None else "500 from the server")
             for row, answer in answers
         ]

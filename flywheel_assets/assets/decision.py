@@ -117,6 +117,7 @@ def _compare(work: Work) -> Mapping[str, Outcome]:
         rows,
         arms,
         dataset_version=base.version,
+        dataset_meaning=base.data_version,
         eval_sources=base.summary["eval_sources"],
         notes=[*teacher_full_price_notes(profile, prices), *_full_price_notes(arms, prices)],
         reference_cost_per_1k_usd=teacher_cost_per_1k(profile, prices),

@@ -29,6 +29,7 @@ from flywheel_assets.core.predictions import EvalReport, build_report, data_vers
 from flywheel_assets.core.prefix import read_prefix
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
+from flywheel_assets.resources.asking import TooManyErrors
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import TEACHER_ID, teacher_candidate, token_prices
 from flywheel_assets.resources.platform import Adapter, Platform
@@ -222,16 +223,19 @@ def _examine(
     with _deployed(work, platform, candidate, tuned) as endpoint:
         if adapter is not None and not endpoint.can_load_adapter:
             return skipped(work, name, f"the endpoint of '{candidate.id}' cannot load our adapter")
-        with work.watch.span("asking"):
-            predictions = platform.ask(
-                endpoint,
-                rows,
-                variant=variant,
-                prefix=prefix,
-                settings=evaluation,
-                progress=_reporter(work, who),
-                sample=1 if teacher else 0,
-            )
+        try:
+            with work.watch.span("asking"):
+                predictions = platform.ask(
+                    endpoint,
+                    rows,
+                    variant=variant,
+                    prefix=prefix,
+                    settings=evaluation,
+                    progress=_reporter(work, who),
+                    sample=1 if teacher else 0,
+                )
+        except TooManyErrors as error:
+            raise Refusal(str(error), check=(name, "complete")) from error
         served = _what_was_served(endpoint)
         asked = (started, time.time())
     # Only now, with the candidate given back: the GPU budget need not hold a local judge beside it.

@@ -120,7 +120,8 @@ class Comparison:
     `row_ids`, and `ceiling` their means; both are empty where it was not asked. `exam` says how the rows were drawn
     (`core.datasets.exam.Exam`), `reference_latency_ms` holds `p50` and `p95` of the teacher's answers as they were logged,
     over `records`, and `condemned_gold` counts the `rows` whose reference answer somebody disliked (`core.datasets.gold`),
-    `of` all. These three are empty where nobody knows.
+    `of` all. These three are empty where nobody knows. `dataset_version` names the eval set's artifact, which differs from
+    home to home; `dataset_meaning` is its data version (None: made before it was recorded).
     """
 
     workload: str
@@ -142,6 +143,7 @@ class Comparison:
     exam: Json = field(default_factory=dict)
     reference_latency_ms: dict[str, float | int | None] = field(default_factory=dict)
     condemned_gold: dict[str, int] = field(default_factory=dict)
+    dataset_meaning: str | None = None
 
     @property
     def sources_note(self) -> str:
@@ -183,6 +185,7 @@ class Comparison:
             "workload": self.workload,
             "workload_type": self.workload_type.value,
             "dataset_version": self.dataset_version,
+            "dataset_meaning": self.dataset_meaning,
             "reference_note": self.reference_note,
             "notes": list(self.notes),
             "eval_sources": self.eval_sources,
@@ -218,6 +221,7 @@ class Comparison:
             notes=tuple(value["notes"]),
             # Absent from comparisons made before they were recorded.
             eval_sources=value.get("eval_sources", {}),
+            dataset_meaning=value.get("dataset_meaning"),
             reference_cost_per_1k_usd=value.get("reference_cost_per_1k_usd"),
             suites={suite: tuple(labels) for suite, labels in value.get("suites", {}).items()},
             gold=value.get("gold", {}),
@@ -258,7 +262,11 @@ class Comparison:
         """Hash of what the comparison means (32 hex digits): rows, their sources and gold, scores and holes; no latency or
         cost."""
         meaning: list[Any] = [
-            [self.dataset_version, sorted(zip(self.row_ids, self.clusters, strict=True)), _columns_to_json(self.reference)],
+            [
+                self.dataset_meaning or self.dataset_version,
+                sorted(zip(self.row_ids, self.clusters, strict=True)),
+                _columns_to_json(self.reference),
+            ],
             sorted(self.eval_sources.items()),
             sorted(self.gold.items()),
             _columns_to_json(self.teacher),
@@ -283,6 +291,7 @@ def compare(
     results: Sequence[ArmResult],
     *,
     dataset_version: str,
+    dataset_meaning: str | None = None,
     reference_note: str = TEACHER_NOTE,
     notes: Sequence[str] = (),
     eval_sources: Mapping[str, int] | None = None,
@@ -320,6 +329,7 @@ def compare(
         workload=workload,
         workload_type=workload_type,
         dataset_version=dataset_version,
+        dataset_meaning=dataset_meaning,
         row_ids=row_ids,
         clusters=clusters,
         reference=reference,

@@ -29,6 +29,9 @@ from flywheel_assets.core.rows import Json, Variant
 
 __all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of", "look_taken"]
 
+# Parts of the evidence that name files of one home; `comparison` says the same by what it means.
+_NAMES_ARTIFACTS = ("dataset_version",)
+
 
 class Verdict(StrEnum):
     """What a decision says; `keep` keeps the incumbent."""
@@ -87,8 +90,17 @@ class Decision:
         )
 
     def data_version(self) -> str:
-        """Hash of the whole decision (32 hex digits); equal evidence gives equal decisions."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:32]
+        """Hash of the verdict and what it rests on (32 hex digits); equal evidence gives equal decisions in any home.
+
+        Versions of artifacts have no part in it (they hash files, and so latencies and pictures), nor have sentences, which
+        repeat the evidence or tell how something failed.
+        """
+        meaning = {name: value for name, value in self.to_json().items() if name not in ("reasons", "evidence")}
+        evidence = {name: value for name, value in self.evidence.items() if name not in _NAMES_ARTIFACTS}
+        for entries, left_out in (("arms", "version"), ("holes", "reason")):
+            if entries in evidence:
+                evidence[entries] = [{k: v for k, v in entry.items() if k != left_out} for entry in evidence[entries]]
+        return hashlib.sha256(json.dumps({**meaning, "evidence": evidence}, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def incumbent_of(decision: Decision) -> Model | None:
@@ -127,9 +139,9 @@ def decide(
     None is the teacher.
 
     promote: an arm passes. The winner has the highest lower bound on the first tested gate; equal bounds: the cheaper, then
-    the faster, then the simpler variant. keep: every evaluated arm is shown to miss a gate. Otherwise inconclusive, also
-    where no registered look is reached, where alpha is spent, and where a variant is still to be evaluated. Between looks
-    the last verdict stands while its winner is still the one compared, the gates are the same and none that is plainly
+    the simpler variant, then the first by name. keep: every evaluated arm is shown to miss a gate. Otherwise inconclusive,
+    also where no registered look is reached, where alpha is spent, and where a variant is still to be evaluated. Between
+    looks the last verdict stands while its winner is still the one compared, the gates are the same and none that is plainly
     observed (a budget, zero tolerance) is missed. Equal input gives an equal decision.
 
     Raises InvalidEvidence where there is nothing sound to judge (no evaluated arm, arms asked other rows than the eval set,
@@ -247,9 +259,7 @@ def _upcoming(
             f"Run `flywheel run {comparison.workload}`."
         )
     if waiting.next_rows is not None:
-        return (
-            f"The next look is at {waiting.next_rows:,} eval rows, as registered, and there are {len(comparison.row_ids):,}."
-        )
+        return f"The next look is registered at {waiting.next_rows} eval rows, and there are {len(comparison.row_ids)}."
     return (
         f"Nothing is left of alpha {alpha:g}: the looks taken so far spent {spent(earlier):.3g} (`{command}` lists them). "
         f'To look again, start over: `{command} --start-over --why "..."` (decision.looks registers other row counts). '
@@ -328,13 +338,12 @@ def _winner_of(decision: Decision, findings: Sequence[ArmFinding]) -> tuple[str,
     return None
 
 
-def _preference(finding: ArmFinding) -> tuple[float, float, float, int, str]:
-    """Sorts the winner first."""
+def _preference(finding: ArmFinding) -> tuple[float, float, int, str]:
+    """Sorts the winner first. Not by latency, which depends on the machine and the hour: a gate may ask for that."""
     report = finding.arm.report
     cost = report.cost_per_1k_usd if report and report.cost_per_1k_usd is not None else math.inf
-    latency = report.latency_ms["p50"] if report and report.latency_ms["p50"] is not None else math.inf
     simplicity = list(Variant).index(finding.arm.variant)
-    return (-round(finding.gates[0].test.low, 9), cost, latency, simplicity, finding.arm.candidate)
+    return (-round(finding.gates[0].test.low, 9), cost, simplicity, finding.arm.candidate)
 
 
 def _sentences(finding: ArmFinding) -> Iterator[str]:

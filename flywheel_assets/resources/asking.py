@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import httpx2
@@ -65,6 +66,7 @@ class Patience:
     """How much is asked at once and how long is waited. `setting` is the block of flywheel.yaml it comes from.
 
     `ends_on_trouble`: an error that may pass ends the whole asking, because questions without an answer are of no use.
+    `max_error_share` (0..1): a larger share of all questions without an answer ends it, because the rest cannot mend that.
     """
 
     concurrency: int
@@ -72,6 +74,11 @@ class Patience:
     max_retries: int
     setting: str
     ends_on_trouble: bool = False
+    max_error_share: float = 1.0
+
+
+class TooManyErrors(Exception):
+    """More questions errored than may; the message says how many, the first error and what to do. Answers are kept."""
 
 
 class _NeverConnectedError(Exception):
@@ -93,30 +100,38 @@ async def ask_questions(
     """The reply to each question, by its id; what the cache holds is not asked again, and errors are not kept in it.
 
     Raises EndpointLost as soon as a request could not connect within its tries (the remaining questions would say nothing
-    of the model), and on the first error that may pass where `patience` says so. What was answered until then is kept.
+    of the model), and on the first error that may pass where `patience` says so; TooManyErrors as soon as more questions
+    errored than `patience` accepts. What was answered until then, or was in flight and is answered, is kept.
     """
     remembered = cache.get_many(q.key for q in questions) if cache is not None else {}
     found = {q.id: _remembered(q.id, remembered[q.key]) for q in questions if q.key in remembered}
     reused = len(found)
     errors = 0
+    first_error = ""
+    over = asyncio.Event()
     if progress is not None and reused:
         progress(reused, len(questions), reused, errors)
 
     waiting = iter([q for q in questions if q.id not in found])
 
     async def work(client: openai.AsyncOpenAI) -> None:
-        nonlocal errors
+        nonlocal errors, first_error
         for question in waiting:
-            reply = await _reply(client, endpoint, question, patience)
+            reply = await _reply(client, endpoint, question, patience, over)
             if reply.error is not None:
                 if reply.passing and patience.ends_on_trouble:
                     raise _TroubleError(reply.error)
                 errors += 1
+                first_error = first_error or reply.error
+                if errors / len(questions) > patience.max_error_share:
+                    over.set()
             elif cache is not None:
                 cache.put(question.key, _to_remember(reply))
             found[question.id] = reply
             if progress is not None:
                 progress(len(found), len(questions), reused, errors)
+            if over.is_set():
+                return
 
     # More in flight than the server computes at once would only queue there, and the queue would count as latency.
     workers = min(patience.concurrency, endpoint.slots or patience.concurrency, max(1, len(questions) - reused))
@@ -131,6 +146,8 @@ async def ask_questions(
             if isinstance(first, _NeverConnectedError | _TroubleError):
                 raise EndpointLost(_why_lost(endpoint, first, len(found), len(questions))) from None
             raise first from None
+    if over.is_set():
+        raise TooManyErrors(_why_too_many(endpoint, patience, len(questions), len(found) - reused, errors, first_error))
     return found
 
 
@@ -146,8 +163,10 @@ def _client(endpoint: Endpoint, patience: Patience) -> openai.AsyncOpenAI:
     )
 
 
-async def _reply(client: openai.AsyncOpenAI, endpoint: Endpoint, question: Question, patience: Patience) -> Reply:
-    """The reply to one question, after as many tries as it takes and the settings allow."""
+async def _reply(
+    client: openai.AsyncOpenAI, endpoint: Endpoint, question: Question, patience: Patience, over: asyncio.Event
+) -> Reply:
+    """The reply to one question, after as many tries as it takes and the settings allow; none begins once it is `over`."""
     for tries_left in range(patience.max_retries, -1, -1):
         started = time.perf_counter()
         try:
@@ -160,13 +179,15 @@ async def _reply(client: openai.AsyncOpenAI, endpoint: Endpoint, question: Quest
             return _failed(question, endpoint, f"unusable answer: {error}")
         except (openai.APIConnectionError, openai.APIStatusError, TimeoutError) as error:
             repeat = _worth_repeating(error)
-            if not tries_left or not repeat:
+            if not tries_left or not repeat or over.is_set():
                 if _never_connected(error):
                     raise _NeverConnectedError(str(error.__cause__ or error)) from error
                 return replace(_failed(question, endpoint, _reason(error, patience)), passing=repeat)
             if _never_connected(error) and endpoint.fault() is not None:
                 raise _NeverConnectedError(str(error)) from error
-            await asyncio.sleep(_pause(error, patience.max_retries - tries_left))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), _pause(error, patience.max_retries - tries_left))
+                return _failed(question, endpoint, _reason(error, patience))
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -228,3 +249,12 @@ def _why_lost(endpoint: Endpoint, lost: Exception, done: int, total: int) -> str
         known = f"{endpoint.base_url} gave no answer, however often it was asked: {lost}."
     why = known if known is not None else f"{endpoint.base_url} does not accept connections any more ({lost})."
     return f"{why}\n{done} of {total} rows were answered and are kept; start the server again and repeat the run."
+
+
+def _why_too_many(endpoint: Endpoint, patience: Patience, total: int, asked: int, errors: int, first: str) -> str:
+    """One line: it is shown in tables."""
+    return (
+        f"given up: {errors} of the {asked} rows asked so far errored, of {total} rows in all, and {patience.setting}."
+        f"max_error_share accepts {patience.max_error_share:.0%} of them; the first error: {first}. Look at "
+        f"{endpoint.base_url}, then repeat the run: what was answered is kept, and only the rest is asked."
+    )

@@ -34,7 +34,9 @@ def evaluate(
     `sample` 0 is the greedy answer; from 1 on each is another draw, sampled as the log says, with an entry of its own.
 
     A row that cannot be answered becomes a prediction with an `error`, and is asked again by the next evaluation. Raises
-    EndpointLost as soon as a request could not connect within its tries: the remaining rows say nothing about the model.
+    EndpointLost as soon as a request could not connect within its tries (the remaining rows say nothing about the model),
+    and TooManyErrors as soon as more rows errored than `max_error_share` accepts.
+
     Not for use inside a running event loop: see `ask_all`.
     """
     asking = ask_all(
@@ -63,7 +65,13 @@ async def ask_all(
 ) -> list[Prediction]:
     """`evaluate`, for callers that have an event loop."""
     questions = [_question(endpoint, row, variant, prefix_messages, settings, sample) for row in rows]
-    patience = Patience(settings.concurrency, settings.timeout_s, settings.max_retries, "evaluation")
+    patience = Patience(
+        settings.concurrency,
+        settings.timeout_s,
+        settings.max_retries,
+        "evaluation",
+        max_error_share=settings.max_error_share,
+    )
     replies = await ask_questions(endpoint, questions, patience=patience, cache=cache, progress=progress)
     return [_prediction(replies[row.row_id]) for row in rows]
 

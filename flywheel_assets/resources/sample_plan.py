@@ -30,8 +30,8 @@ from flywheel_assets.core.gates import (
     gates_of_type,
 )
 from flywheel_assets.core.graph import Partition
-from flywheel_assets.core.looks import spent_by
-from flywheel_assets.core.needs import GateNeed, Needs, Supply, closest, gate_needs, needs_of, rows_needed
+from flywheel_assets.core.looks import Waiting, counted, next_look, schedule_of, spent_by
+from flywheel_assets.core.needs import GateNeed, Needs, Supply, closest, gate_needs, needs_of, needs_until, rows_needed
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.flywheel import Flywheel
@@ -97,7 +97,7 @@ def sample_size_plan(flywheel: Flywheel, workload: str, margin: float | None) ->
         if comparison is not None and comparison.evaluated
         else (None, _planned(flywheel, workload, kind, base, margin))
     )
-    looks = decision.looks or tuple(exam.get("looks", ()))
+    looks = schedule_of(decision.looks, exam)
     return {
         "workload": workload,
         "type": None if kind is None else kind.value,
@@ -161,17 +161,28 @@ def _seen(flywheel: Flywheel, workload: str, comparison: Comparison, margin: flo
     except (InvalidGate, InvalidEvidence):
         # What is wrong with the gates is said by the decision that refuses them.
         return None, rows_needed(0, len(comparison.row_ids), Supply.of(comparison))
+    supply, rows = Supply.of(comparison), len(comparison.row_ids)
+    look = next_look(
+        schedule_of(decision.looks, comparison.exam),
+        counted(flywheel.looks.entries(workload)),
+        alpha=decision.alpha,
+        rows=rows,
+        comparison=comparison.data_version(),
+    )
+    level = decision.alpha if isinstance(look, Waiting) else look.alpha
     findings = judge_arms(
         comparison,
         _at(gates, margin),
-        alpha=decision.alpha,
+        alpha=level,
         min_clusters=MIN_CLUSTERS,
         seed=0,
         incumbent=flywheel.incumbent(workload),
     )
     nearest = closest(findings)
-    needs = gate_needs(nearest, arms=len(findings), alpha=decision.alpha, power=decision.power, min_clusters=MIN_CLUSTERS)
-    return nearest.arm.label, needs_of(needs, len(comparison.row_ids), Supply.of(comparison))
+    needs = gate_needs(nearest, arms=len(findings), alpha=level, power=decision.power, min_clusters=MIN_CLUSTERS)
+    if isinstance(look, Waiting):
+        return nearest.arm.label, replace(needs_until(look, rows, supply), gates=needs)
+    return nearest.arm.label, needs_of(needs, rows, supply)
 
 
 def _planned(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flywheel_assets.core.rows import Answer, EvalRow, ToolCall, Variant
+from flywheel_assets.resources.asking import TooManyErrors
 from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.prediction_cache import PredictionCache
 from flywheel_assets.resources.serving import Endpoint, EndpointLost, ServingError
@@ -15,7 +16,7 @@ from flywheel_assets.settings import EvaluationSettings
 from tests.fakes import Fault, OpenAIDouble
 
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-PATIENT = EvaluationSettings(concurrency=4, timeout_s=10, max_retries=2, max_tokens=32)
+PATIENT = EvaluationSettings(concurrency=4, timeout_s=10, max_retries=2, max_tokens=32, max_error_share=1)
 
 
 @pytest.fixture
@@ -266,3 +267,54 @@ def test_progress_counts_answers_reuse_and_errors(double: OpenAIDouble) -> None:
         progress=lambda *a: seen.append(a),
     )
     assert seen == [(1, 3, 0, 1), (2, 3, 0, 1), (3, 3, 0, 1)]
+
+
+STRICT = PATIENT.model_copy(update={"max_error_share": 0.05})
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_an_endpoint_that_only_errors_is_given_up_as_soon_as_too_few_rows_can_be_answered(
+    double: OpenAIDouble, status: int
+) -> None:
+    double.always = Fault(status)
+    with pytest.raises(TooManyErrors) as given_up:
+        evaluate(endpoint_of(double), [row(n) for n in range(200)], variant=Variant.BASE, settings=STRICT)
+    # The eleventh error is one too many; three more rows may be in flight.
+    most = 14 * (1 if status == 400 else STRICT.max_retries + 1)
+    assert 11 <= double.count <= most
+    said = str(given_up.value)
+    assert "of 200 rows" in said and "max_error_share" in said and f"HTTP {status}" in said and "\n" not in said
+
+
+def test_errors_that_are_accepted_end_nothing(double: OpenAIDouble) -> None:
+    double.faults.extend([Fault(400)] * 10)
+    predictions = evaluate(endpoint_of(double), [row(n) for n in range(200)], variant=Variant.BASE, settings=STRICT)
+    assert sum(prediction.error is not None for prediction in predictions) == 10
+    assert double.count == 200
+
+
+def test_what_was_answered_before_the_end_is_kept_and_only_the_rest_is_asked(double: OpenAIDouble, tmp_path: Any) -> None:
+    """Answers in flight when the last error came are answers, too."""
+    double.answer = lambda body: time.sleep(0.05) or {"role": "assistant", "content": "ok"}
+    rows = [row(n) for n in range(40)]
+    # Four at once: the first three are refused while the fourth is still being answered.
+    double.faults.extend([Fault(400), Fault(400), Fault(400)])
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        with pytest.raises(TooManyErrors, match="the first error: HTTP 400"):
+            evaluate(endpoint_of(double), rows, variant=Variant.BASE, settings=STRICT, cache=cache)
+        kept, asked = len(cache), double.count
+        assert kept == asked - 3 and 1 <= kept < 30
+        predictions = evaluate(endpoint_of(double), rows, variant=Variant.BASE, settings=STRICT, cache=cache)
+        assert double.count == asked + 40 - kept
+    assert not any(prediction.error for prediction in predictions)
+
+
+def test_no_pause_before_another_try_is_waited_out_once_it_is_over(
+    double: OpenAIDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flywheel_assets.resources.asking._FIRST_PAUSE_S", 30.0)
+    double.faults.extend([Fault(503), Fault(400)])
+    started = time.monotonic()
+    with pytest.raises(TooManyErrors):
+        evaluate(endpoint_of(double), [row(n) for n in range(5)], variant=Variant.BASE, settings=STRICT)
+    assert time.monotonic() - started < 10

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flywheel_assets.core.comparison import Arm, ArmResult, Comparison
+from flywheel_assets.core.comparison import Arm, ArmResult, Comparison, compare
 from flywheel_assets.core.decisions import Decision, InvalidEvidence, InvalidGate, Verdict, decide
-from flywheel_assets.core.gates import Gate, default_gates
+from flywheel_assets.core.gates import Gate, GateKind, default_gates
 from flywheel_assets.core.predictions import Score
 from flywheel_assets.core.rows import Variant, WorkloadType
 
@@ -230,7 +230,7 @@ def test_several_arms_are_held_to_a_stricter_level_each() -> None:
     assert among.evidence["closest"]["candidate"] == "m0"
 
 
-def test_the_winner_has_the_best_lower_bound_then_is_cheaper_then_faster_then_simpler(evidence: Any) -> None:
+def test_the_winner_has_the_best_lower_bound_then_is_cheaper_then_simpler(evidence: Any) -> None:
     rows = evidence.rows(300)
 
     def winner(*arms: ArmResult) -> str:
@@ -245,8 +245,38 @@ def test_the_winner_has_the_best_lower_bound_then_is_cheaper_then_faster_then_si
         winner(evidence.arm(rows, candidate="a", cost=2.0), evidence.arm(rows, candidate="b", cost=1.0, latency_ms=99.0))
         == "b customized"
     )
-    assert winner(evidence.arm(rows, candidate="a", latency_ms=99.0), evidence.arm(rows, candidate="b")) == "b customized"
     assert winner(evidence.arm(rows, candidate="a"), evidence.arm(rows, candidate="b", variant=Variant.BASE)) == "b base"
+
+
+def test_latency_enters_a_decision_only_through_a_gate_on_it(evidence: Any) -> None:
+    """Another machine, or another hour, measures another latency of the same answers."""
+    rows = evidence.rows(120)
+
+    def decided(first: float, second: float, gates: tuple[Gate, ...] = (Gate(NAME, 0.1),)) -> Decision:
+        arms = [evidence.arm(rows, candidate="a", latency_ms=first), evidence.arm(rows, candidate="b", latency_ms=second)]
+        return decide(evidence.compare(rows, *arms), gates)
+
+    slow, fast = decided(99.0, 10.0), decided(10.0, 99.0)
+    assert slow.candidate == fast.candidate == "a"
+    assert slow.data_version() == fast.data_version()
+    gates = (Gate(NAME, 0.1), Gate("latency_p95_ms", 50.0, GateKind.BUDGET))
+    assert decided(99.0, 10.0, gates).candidate == "b"
+    assert decided(99.0, 10.0, gates).data_version() != decided(10.0, 99.0, gates).data_version()
+
+
+def test_neither_versions_of_artifacts_nor_the_wording_of_a_fault_are_part_of_what_a_decision_means(evidence: Any) -> None:
+    rows = evidence.rows(80, silent=70)
+
+    def version(made: str, reason: str) -> str:
+        arm = replace(evidence.arm(rows), version=made)
+        hole = ArmResult("other", Variant.BASE, "failed", reason)
+        compared = compare(
+            "router", WorkloadType.TOOL_CALLING, rows, [arm, hole], dataset_version=made, dataset_meaning="lines"
+        )
+        assert decide(compared).evidence["arms"][0]["version"] == made
+        return decide(compared).data_version()
+
+    assert version("v1", "port 8001 refused") == version("v2", "port 8002 refused")
 
 
 def test_an_answer_a_metric_cannot_read_counts_as_wrong_for_a_gate() -> None:
