@@ -265,7 +265,7 @@ def compare(
     Where a person corrected the teacher, its logged answer is scored like any other.
     """
     logged = [Prediction(row.row_id, row.logged or row.reference) for row in rows]
-    reference = {**score_rows(workload_type, rows, logged), **reference_scores(judged, rows)}
+    reference = {**score_rows(workload_type, rows, logged), **reference_scores(judged, rows, workload_type)}
     clusters = tuple(row.cluster for row in rows)
     row_ids = tuple(row.row_id for row in rows)
     again = _in_order(teacher, row_ids) if teacher is not None else None

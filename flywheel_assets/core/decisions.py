@@ -25,6 +25,7 @@ from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGa
 from flywheel_assets.core.looks import Due, Look, Waiting, next_look
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.core.sample_size import rows_to_settle
+from flywheel_assets.core.unread import unread_remark, unread_share
 
 __all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of"]
 
@@ -127,6 +128,7 @@ def decide(
         comparison, chosen, alpha=level or alpha, min_clusters=min_clusters, seed=seed, incumbent=incumbent
     )
     evidence = _evidence(comparison, findings, version)
+    evidence["unread_share"] = unread_share(comparison, chosen)
     evidence["settings"] = {
         "gates": [gate.to_json() for gate in chosen],
         "alpha": alpha,
@@ -159,6 +161,7 @@ def decide(
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
     remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
     remarks += _on_the_incumbent(comparison, chosen, incumbent)
+    remarks += filter(None, [unread_remark(comparison, chosen)])
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]

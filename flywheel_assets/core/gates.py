@@ -20,8 +20,9 @@ from flywheel_assets.core.rows import Json, Variant, WorkloadType
 
 _DEFAULT_MARGIN = 0.05
 _BESIDE: Mapping[WorkloadType, tuple[str, ...]] = {
-    WorkloadType.TOOL_CALLING: ("no_call",),
-    WorkloadType.STRUCTURED: ("schema_valid",),
+    WorkloadType.TOOL_CALLING: ("no_call", "answered"),
+    # A mean over fields alone lets a model pass that spoils one field of every tenth document.
+    WorkloadType.STRUCTURED: ("schema_valid", "exact_match"),
     WorkloadType.GENERIC: (),
 }
 LATENCY, COST = "latency_p95_ms", "cost_per_1k_usd"
@@ -97,17 +98,21 @@ class Gate:
 def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> tuple[Gate, ...]:
     """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each.
 
-    tool_calling: `function_name_and_args` and `no_call`, which judge different rows; structured: `field_f1` and
-    `schema_valid`; generic: `f1`. Where `judge_tool_call` is among the columns `judged`, it takes the place of the first.
+    tool_calling: `function_name_and_args`, and on the rows without a call `no_call` and `answered`; structured: `field_f1`,
+    `schema_valid` and `exact_match`; generic: `f1`. For tool calling, what is among the columns `judged` counts:
+    `judge_tool_call` takes the place of the first, and `judge_similarity` is asked for beside the others.
     """
     main = Rubric.TOOL_CALL.value if Rubric.TOOL_CALL in judged else MAIN_METRIC[workload_type]
-    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in (main, *_BESIDE[workload_type]))
+    read = workload_type is WorkloadType.TOOL_CALLING and Rubric.SIMILARITY in judged
+    beside = (*_BESIDE[workload_type], *([Rubric.SIMILARITY.value] if read else []))
+    return tuple(Gate(metric, _DEFAULT_MARGIN) for metric in (main, *beside))
 
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:
     """`gates_of_type`, as far as the eval set has rows they apply to."""
     gates = gates_of_type(comparison.workload_type, comparison.reference)
-    return tuple(gate for gate in gates if rows_of(comparison, gate).any())
+    # A comparison made before a column was introduced lacks it; a command may read one before the next run.
+    return tuple(gate for gate in gates if gate.metric in comparison.reference and rows_of(comparison, gate).any())
 
 
 def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:

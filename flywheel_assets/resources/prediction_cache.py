@@ -34,12 +34,16 @@ class CacheError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer as it was given. Latency is milliseconds, of the call that produced it."""
+    """An answer as it was given. Latency is milliseconds, of the call that produced it.
+
+    `knows_end`: how the answer ended was read when it was given; entries of earlier versions do not know.
+    """
 
     answer: Answer
     latency_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    knows_end: bool = True
 
 
 def prediction_key(body: Mapping[str, object], endpoint: Endpoint, variant: Variant, *, sample: int = 0) -> str:
@@ -122,6 +126,7 @@ def _encode(entry: CachedAnswer) -> Json:
         "latency_ms": entry.latency_ms,
         "prompt_tokens": entry.prompt_tokens,
         "completion_tokens": entry.completion_tokens,
+        "knows_end": entry.knows_end,
     }
 
 
@@ -131,4 +136,5 @@ def _decode(value: Json) -> CachedAnswer:
         latency_ms=value["latency_ms"],
         prompt_tokens=value["prompt_tokens"],
         completion_tokens=value["completion_tokens"],
+        knows_end=value.get("knows_end", False),
     )

@@ -70,7 +70,7 @@ def test_a_perfect_candidate_on_enough_rows_is_promoted(evidence: Any) -> None:
         "reasons": list(decision.reasons),
     }
     assert decision.reasons[0] == "small (customized) may replace the teacher: with 95% confidence it meets every gate."
-    assert len(decision.reasons) == 3 and "no_call is 1.000 against 1.000 on 80 rows" in decision.reasons[2]
+    assert len(decision.reasons) == 5 and "no_call is 1.000 against 1.000 on 80 rows" in decision.reasons[2]
 
 
 @pytest.mark.parametrize("n", [31, 58, 59, 200])
@@ -108,8 +108,9 @@ def test_too_few_rows_are_inconclusive_and_say_how_many_more_by_gate(evidence: A
     decision = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i in (0, 50))))
     assert decision.verdict is Verdict.INCONCLUSIVE and decision.candidate is None
     missing = decision.evidence["closest"]["missing"]
-    # Calls and no calls are different rows, so each gate wants its own.
-    assert set(missing) == {NAME, "no_call"} and decision.needed_rows == sum(missing.values())
+    # Calls and no calls are different rows, so their gates want rows of their own; those on the same rows share them.
+    assert set(missing) == {NAME, "no_call", "answered"}
+    assert decision.needed_rows == missing[NAME] + max(missing["no_call"], missing["answered"])
     assert any(f"About {missing[NAME]} more rows that '{NAME}' applies to" in reason for reason in decision.reasons)
 
 
@@ -216,7 +217,8 @@ def test_every_gate_must_pass(evidence: Any) -> None:
 
 
 def test_the_default_gates_judge_silence_only_where_silence_is_expected(evidence: Any) -> None:
-    assert [gate.metric for gate in default_gates(evidence.compare(evidence.rows(5, silent=5)))] == [NAME, "no_call"]
+    both = default_gates(evidence.compare(evidence.rows(5, silent=5)))
+    assert [gate.metric for gate in both] == [NAME, "no_call", "answered"]
     assert [gate.metric for gate in default_gates(evidence.compare(evidence.rows(5)))] == [NAME]
 
 
