@@ -129,6 +129,7 @@ def decide(
     )
     evidence = _evidence(comparison, findings, version)
     evidence["unread_share"] = unread_share(comparison, chosen)
+    evidence["unread"] = unread_remark(comparison, chosen)
     evidence["settings"] = {
         "gates": [gate.to_json() for gate in chosen],
         "alpha": alpha,
@@ -161,7 +162,7 @@ def decide(
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
     remarks = [*_on_looks(look, looks, verdict), *([comparison.sources_note] if comparison.sources_note else [])]
     remarks += _on_the_incumbent(comparison, chosen, incumbent)
-    remarks += filter(None, [unread_remark(comparison, chosen)])
+    remarks += filter(None, [evidence["unread"]])
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]

@@ -96,12 +96,17 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
     served = serving(acts)
     return {
         **{key: artifact.summary.get(key) for key in keys},
+        "unread_share": _evidence(artifact).get("unread_share"),
         "approved": is_approved(acts, artifact.version),
         "serving": served.to_json() if served else None,
         "stale": stale.reason if stale else None,
         "expires": expires_at(flywheel, artifact),
         "expired": why_expired(flywheel, artifact, current),
     }
+
+
+def _evidence(decision: Artifact) -> Json:
+    return dict(orjson.loads((decision.path / "decision.json").read_bytes())["evidence"])
 
 
 def _is_being_made(flywheel: Flywheel, target: Target) -> bool:
@@ -184,8 +189,7 @@ def _seen(decision: Artifact | None) -> dict[str, Seen]:
     seen: dict[str, Seen] = {}
     if decision is None:
         return seen
-    evidence = orjson.loads((decision.path / "decision.json").read_bytes())["evidence"]
-    for arm in evidence["arms"]:
+    for arm in _evidence(decision)["arms"]:
         for gate in arm["gates"]:
             if gate.get("kind", GateKind.NON_INFERIOR) == GateKind.NON_INFERIOR:
                 against = Against(gate.get("against", Against.REFERENCE))
