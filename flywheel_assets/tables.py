@@ -15,7 +15,7 @@ from flywheel_assets.core.planner import is_upstreams_fault
 from flywheel_assets.core.rows import Json
 
 _COLUMNS = {
-    "tool_calling": ("function_name", "function_name_and_args", "bfcl_ast", "no_call"),
+    "tool_calling": ("function_name", "function_name_and_args", "bfcl_ast", "no_call", "answered"),
     "structured": ("field_f1", "exact_match", "schema_valid", "json_valid"),
     "generic": ("f1", "exact_match"),
 }

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def verify_decision(home: Path, workload: str) -> int:
     settings = evidence["settings"]
     rows = [json.loads(line) for line in (_current(home, "datasets/base", workload) / "eval_data.jsonl").open()]
     clusters = {row["row_id"]: row["cluster"] for row in rows}
+    offered = {row["row_id"]: [tool["function"]["name"] for tool in row["request"].get("tools") or ()] for row in rows}
     assert evidence["rows"] == len(rows)
     assert evidence["clusters"] == len(set(clusters.values()))
     compared = 2
@@ -36,7 +38,8 @@ def verify_decision(home: Path, workload: str) -> int:
         table = pq.read_table(where / "predictions.parquet").to_pylist()
         assert {row["row_id"] for row in table} == set(clusters)
         assert arm["errors"] == sum(row["error"] is not None for row in table)
-        compared += _check_columns(table)
+        compared += _check_columns(table, offered)
+        assert evidence["unread_share"] == _about(_unread(table, settings["gates"]), 1e-12)
         again = [_gate(table, clusters, found, settings) for found in arm["gates"]]
         for found, expected in zip(arm["gates"], again, strict=True):
             tolerance = 0.01 if "bootstrap" in found["method"] else 1e-6
@@ -57,8 +60,11 @@ def verify_decision(home: Path, workload: str) -> int:
     return compared + 1
 
 
-def _check_columns(table: list[Json]) -> int:
-    """The strict columns of tool calling, from the reference and the answer that stand beside them."""
+def _check_columns(table: list[Json], offered: dict[str, list[str]]) -> int:
+    """The strict columns of tool calling, from the reference and the answer that stand beside them.
+
+    `offered` are the names of the tools that each row's request offers.
+    """
     compared = 0
     for row in table:
         reference = json.loads(row["reference"])
@@ -76,10 +82,50 @@ def _check_columns(table: list[Json]) -> int:
             right["function_name_and_args"] = float(
                 answer is not None and _multiset(expected) == _multiset(made) is not None
             )
+        right |= _text_columns(reference, answer, offered.get(row["row_id"], []))
         for name, value in right.items():
-            assert row[name] == value, (row["row_id"], name)
+            assert row[name] == (value if value is None else _about(value, 1e-12)), (row["row_id"], name)
             compared += 1
     return compared
+
+
+_CALL_IN_TEXT = re.compile(r"<tool_call|<function|\[TOOL_CALLS\]|<\|python_tag\||<\|tool|<｜tool|\bAction: ")
+
+
+def _text_columns(reference: Json, answer: Json | None, offered: list[str]) -> Json:
+    """What is asked of a turn without a call: an answer in words, and how much of the reference's it has."""
+    if reference["tool_calls"]:
+        return {"answered": None, "f1": None, "exact_match": None}
+    said = ((answer or {}).get("content") or "").strip()
+    expected = (reference["content"] or "").strip()
+    right: Json = {"answered": 1.0, "f1": None, "exact_match": None}
+    if not said or not answer or answer["tool_calls"] or answer.get("cut_off") or _CALL_IN_TEXT.search(said):
+        right["answered"] = 0.0
+    # A text that is JSON or code and begins with what would call a tool.
+    if any(re.match(rf'[\[{{\s]*"?(name"\s*:\s*"{name}"|{name}\()', said) for name in offered):
+        right["answered"] = 0.0
+    if expected:
+        right["exact_match"] = float(answer is not None and said == expected)
+        tokens = [Counter(_tokens(text)) for text in (expected, said)]
+        total = tokens[0].total() + tokens[1].total()
+        shared = 2 * (tokens[0] & tokens[1]).total() / total if total else 1.0
+        right["f1"] = 0.0 if answer is None else shared
+    return right
+
+
+def _tokens(text: str) -> list[str]:
+    """SQuAD's tokens, by one expression a step."""
+    plain = re.sub(r"[!-/:-@\[-`{-~]", "", text.lower())
+    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split()
+
+
+def _unread(table: list[Json], gates: list[Json]) -> float:
+    """The share of the rows that are text, by what the reference says, and that no gate over all rows compares."""
+    reading = {gate["metric"] for gate in gates} & {"f1", "exact_match", "judge_similarity", "judge_pairwise"}
+    texts = [
+        row for row in table if not (said := json.loads(row["reference"]))["tool_calls"] and (said["content"] or "").strip()
+    ]
+    return 0.0 if reading else len(texts) / len(table)
 
 
 def _multiset(calls: list[Json]) -> list[str] | None:

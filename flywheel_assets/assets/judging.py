@@ -29,7 +29,7 @@ _READABLE = (
 _NOTHING = Judged({}, {}, 0, 0)
 _DEFINITIONS: Mapping[Rubric, str] = {
     Rubric.TOOL_CALL: "1 if the judge says that the calls do what the reference's do; null where no call is expected.",
-    Rubric.SIMILARITY: "The judge's 1 to 10 for agreement with the reference, as (score - 1) / 9.",
+    Rubric.SIMILARITY: "The judge's 1 to 10 for agreement with the reference, as (score - 1) / 9; null for calls.",
     Rubric.PAIRWISE: "1 if the judge prefers the answer to the reference in both orders, 0 the reference, 0.5 neither.",
 }
 
@@ -49,6 +49,7 @@ class JudgeBench:
     columns: Sequence[Rubric]
     labels: Sequence[LabelledAnswer]
     has_check: bool
+    workload_type: WorkloadType
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -67,6 +68,7 @@ class JudgeBench:
         order = JudgeOrder(
             settings=work.flywheel.settings,
             workload=work.partition.workload,
+            workload_type=self.workload_type,
             columns=self.columns,
             rows=rows,
             predictions=predictions,
@@ -115,4 +117,4 @@ def judge_bench(work: Work, name: str, kind: WorkloadType) -> JudgeBench:
     if not judged(settings, name, workload):
         columns = ()
     labels = read_labels(settings, workload) if columns else []
-    return JudgeBench(settings.judge_for(workload), columns, labels, has_check=bool(judge_checks(settings, name)))
+    return JudgeBench(settings.judge_for(workload), columns, labels, bool(judge_checks(settings, name)), kind)

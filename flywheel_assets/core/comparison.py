@@ -317,7 +317,7 @@ def compare(
     added = frozenset(row.row_id for row in rows if not row.is_sampled)
     rows = [row for row in rows if row.is_sampled]
     logged = [Prediction(row.row_id, row.logged or row.reference) for row in rows]
-    reference = {**score_rows(workload_type, rows, logged), **reference_scores(judged, rows)}
+    reference = {**score_rows(workload_type, rows, logged), **reference_scores(judged, rows, workload_type)}
     clusters = tuple(row.cluster for row in rows)
     row_ids = tuple(row.row_id for row in rows)
     again = _in_order(teacher.without(added), row_ids) if teacher is not None else None

@@ -26,6 +26,7 @@ from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGa
 from flywheel_assets.core.looks import Due, Look, StartOver, Waiting, next_look, spent
 from flywheel_assets.core.needs import Needs, Supply, closest, gate_needs, needs_of, needs_until
 from flywheel_assets.core.rows import Json, Variant
+from flywheel_assets.core.unread import unread_remark, unread_share
 
 __all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "incumbent_of", "look_taken"]
 
@@ -159,6 +160,8 @@ def decide(
     level = alpha if isinstance(look, Waiting) else look.alpha
     findings = judge_arms(comparison, chosen, alpha=level, min_clusters=min_clusters, seed=seed, incumbent=incumbent)
     evidence = _evidence(comparison, findings, version)
+    evidence["unread_share"] = unread_share(comparison, chosen)
+    evidence["unread"] = unread_remark(comparison, chosen)
     evidence["settings"] = {
         "gates": [gate.to_json() for gate in chosen],
         "alpha": alpha,
@@ -200,6 +203,7 @@ def decide(
         evidence["condemned_gold"] = dict(comparison.condemned_gold)
         remarks.append(comparison.condemned_note)
     remarks += [*_on_the_incumbent(comparison, chosen, incumbent), *remarks_on(comparison.exam)]
+    remarks += filter(None, [evidence["unread"]])
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]

@@ -97,7 +97,7 @@ def _applies(metric: str, workload_type: WorkloadType, kind: str) -> bool:
     than that, such as a schema."""
     probes = {True: _probe(Answer(None, (ToolCall("f", "{}"),))), False: _probe(Answer("{}"))}
     if metric in JUDGE_COLUMNS:
-        return applies(Rubric(metric), probes[kind.startswith(TOOL_CLASS_PREFIX)])
+        return applies(Rubric(metric), probes[kind.startswith(TOOL_CLASS_PREFIX)].reference, workload_type)
     found = {calls: _has_score(metric, workload_type, row) for calls, row in probes.items()}
     return found[kind.startswith(TOOL_CLASS_PREFIX)] or not any(found.values())
 

@@ -24,8 +24,9 @@ DEFAULT_MARGIN = 0.05
 _LEAST_OF_TRAFFIC = 0.01
 _MARGINS = (DEFAULT_MARGIN, 0.1, 0.2, 0.5)
 _BESIDE: Mapping[WorkloadType, tuple[str, ...]] = {
-    WorkloadType.TOOL_CALLING: ("no_call",),
-    WorkloadType.STRUCTURED: ("schema_valid",),
+    WorkloadType.TOOL_CALLING: ("no_call", "answered"),
+    # A mean over fields alone lets a model pass that spoils one field of every tenth document.
+    WorkloadType.STRUCTURED: ("schema_valid", "exact_match"),
     WorkloadType.GENERIC: (),
 }
 LATENCY, COST = "latency_p95_ms", "cost_per_1k_usd"
@@ -108,18 +109,23 @@ class Gate:
 def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> tuple[Gate, ...]:
     """The gates of a workload type where none are configured: non-inferior by a margin of 0.05 each, before `for_shares`.
 
-    tool_calling: `function_name_and_args` and `no_call`, which judge different rows; structured: `field_f1` and
-    `schema_valid`; generic: `f1`. Where `judge_tool_call` is among the columns `judged`, it takes the place of the first.
+    tool_calling: `function_name_and_args`, and on the rows without a call `no_call` and `answered`; structured: `field_f1`,
+    `schema_valid` and `exact_match`; generic: `f1`. For tool calling, what is among the columns `judged` counts:
+    `judge_tool_call` takes the place of the first, and `judge_similarity` is asked for beside the others.
     """
     main = Rubric.TOOL_CALL.value if Rubric.TOOL_CALL in judged else MAIN_METRIC[workload_type]
-    return tuple(Gate(metric, DEFAULT_MARGIN) for metric in (main, *_BESIDE[workload_type]))
+    read = workload_type is WorkloadType.TOOL_CALLING and Rubric.SIMILARITY in judged
+    beside = (*_BESIDE[workload_type], *([Rubric.SIMILARITY.value] if read else []))
+    return tuple(Gate(metric, DEFAULT_MARGIN) for metric in (main, *beside))
 
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:
     """`gates_of_type`, as wide as the rows they apply to ask for (`for_shares`)."""
     gates = gates_of_type(comparison.workload_type, comparison.reference)
     rows = max(1, len(comparison.row_ids))
-    return for_shares(gates, {gate.label: int(rows_of(comparison, gate).sum()) / rows for gate in gates})
+    # A comparison made before a column was introduced lacks it; a command may read one before the next run.
+    known = [gate for gate in gates if gate.metric in comparison.reference]
+    return for_shares(known, {gate.label: int(rows_of(comparison, gate).sum()) / rows for gate in known})
 
 
 def for_shares(gates: Sequence[Gate], shares: Mapping[str, float]) -> tuple[Gate, ...]:

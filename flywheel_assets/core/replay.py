@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flywheel_assets.core.rows import Answer, Json
@@ -35,6 +36,14 @@ SAMPLING_FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalt
 SEED = 0
 _NEEDS_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _INSTRUCTING = ("system", "developer")
+# What servers say of an answer that is not finished, in OpenAI's two words for it.
+_CUT_OFF = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+}
 _SHOWN_BYTES = 80
 
 
@@ -95,23 +104,54 @@ def read_completion(content: bytes) -> tuple[Answer, Usage]:
     except ValueError:
         raise UnusableAnswerError(f"not JSON: {content[:_SHOWN_BYTES]!r}") from None
     try:
-        return _answer(completion["choices"][0]["message"]), usage_of(completion)
+        return _answer(completion["choices"][0]), usage_of(completion)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         fault = f"{type(error).__name__}: {error}"
         raise UnusableAnswerError(f"no chat completion ({fault}): {content[:_SHOWN_BYTES]!r}") from None
 
 
-def _answer(message: Mapping[str, Any]) -> Answer:
+def answer_limit(body: Mapping[str, Any]) -> int | None:
+    """The most completion tokens a request allows; None where it sets no bound."""
+    limit = body.get("max_completion_tokens", body.get("max_tokens"))
+    return limit if type(limit) is int else None
+
+
+def _answer(choice: Mapping[str, Any]) -> Answer:
+    message = choice["message"]
     calls = [dict(call["function"]) for call in message.get("tool_calls") or ()]
     if legacy := message.get("function_call"):
         calls.append(dict(legacy))
     for call in calls:
-        # Some servers answer with the arguments parsed: the same JSON, as text again.
-        if not isinstance(call["arguments"], str):
-            call["arguments"] = json.dumps(call["arguments"])
+        call["arguments"] = _arguments(call.get("arguments"))
         if not isinstance(call["name"], str):
             raise TypeError("a tool call without a name")
-    text = message.get("content")
-    if text is not None and not isinstance(text, str):
+    answer = Answer.from_message({"content": _text(message), "tool_calls": [{"function": call} for call in calls]})
+    reason = choice.get("finish_reason")
+    return replace(answer, cut_off=_CUT_OFF.get(reason.lower())) if isinstance(reason, str) else answer
+
+
+def _arguments(found: Any) -> str:
+    """The arguments of a call as JSON text; a call of a tool without parameters may come without any."""
+    if found is None or found == "":
+        return "{}"
+    # Some servers answer with the arguments parsed: the same JSON, as text again.
+    return found if isinstance(found, str) else json.dumps(found)
+
+
+def _text(message: Mapping[str, Any]) -> str | None:
+    """The text of an answer, read as that of a logged one: the text of its parts, or its refusal where it has no other."""
+    content = message.get("content")
+    if content is None:
+        content = message.get("refusal")
+    if isinstance(content, list):
+        return "\n".join(_part(part) for part in content)
+    if content is not None and not isinstance(content, str):
         raise TypeError("content that is not text")
-    return Answer.from_message({"content": text, "tool_calls": [{"function": call} for call in calls]})
+    return content
+
+
+def _part(part: Any) -> str:
+    text = part.get("text", part.get("refusal"))
+    if not isinstance(text, str):
+        raise TypeError("a part of the content that is not text")
+    return text

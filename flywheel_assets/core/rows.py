@@ -43,10 +43,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model said: text, tool calls, or both. `tool_calls` is empty when no tool was called."""
+    """What a model said: text, tool calls, or both. `tool_calls` is empty when no tool was called.
+
+    `cut_off` says why the answer ended before it was finished: `length` (the token limit) or `content_filter`; None where it
+    was finished, or where nobody said.
+    """
 
     content: str | None
     tool_calls: tuple[ToolCall, ...] = ()
+    cut_off: str | None = None
 
     @property
     def calls_tools(self) -> bool:
@@ -54,10 +59,12 @@ class Answer:
         return bool(self.tool_calls)
 
     def to_json(self) -> Json:
-        """A JSON-ready form: `{"content": ..., "tool_calls": [{"name": ..., "arguments": ...}]}`."""
+        """A JSON-ready form: `{"content": ..., "tool_calls": [{"name": ..., "arguments": ...}]}`, and any `cut_off`."""
         return {
             "content": self.content,
             "tool_calls": [{"name": c.name, "arguments": c.arguments} for c in self.tool_calls],
+            # Left out of finished answers: they hash as they did before this was recorded.
+            **({} if self.cut_off is None else {"cut_off": self.cut_off}),
         }
 
     @classmethod
@@ -66,6 +73,7 @@ class Answer:
         return cls(
             content=value.get("content"),
             tool_calls=tuple(ToolCall(c["name"], c["arguments"]) for c in value.get("tool_calls") or ()),
+            cut_off=value.get("cut_off"),
         )
 
     @classmethod

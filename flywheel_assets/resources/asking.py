@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import httpx2
 import openai
 
-from flywheel_assets.core.replay import UnusableAnswerError, read_completion
+from flywheel_assets.core.replay import UnusableAnswerError, answer_limit, read_completion
 from flywheel_assets.core.rows import Answer, Json
 from flywheel_assets.resources.prediction_cache import CachedAnswer, PredictionCache
 from flywheel_assets.resources.serving import Endpoint, EndpointLost
@@ -104,7 +104,7 @@ async def ask_questions(
     errored than `patience` accepts. What was answered until then, or was in flight and is answered, is kept.
     """
     remembered = cache.get_many(q.key for q in questions) if cache is not None else {}
-    found = {q.id: _remembered(q.id, remembered[q.key]) for q in questions if q.key in remembered}
+    found = {q.id: _remembered(q, remembered[q.key]) for q in questions if q.key in remembered}
     reused = len(found)
     errors = 0
     first_error = ""
@@ -226,10 +226,14 @@ def _failed(question: Question, endpoint: Endpoint, reason: str) -> Reply:
     return Reply(question.id, None, error=shown if len(shown) <= _REASON_CHARS else shown[:_REASON_CHARS] + "...")
 
 
-def _remembered(question: str, entry: CachedAnswer) -> Reply:
+def _remembered(question: Question, entry: CachedAnswer) -> Reply:
+    answer, limit = entry.answer, answer_limit(question.body)
+    if not entry.knows_end and limit is not None and (entry.completion_tokens or 0) >= limit:
+        # From before the end of an answer was read: one that took every token it was allowed was cut off there.
+        answer = replace(answer, cut_off="length")
     return Reply(
-        question,
-        entry.answer,
+        question.id,
+        answer,
         latency_ms=entry.latency_ms,
         prompt_tokens=entry.prompt_tokens,
         completion_tokens=entry.completion_tokens,

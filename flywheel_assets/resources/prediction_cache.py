@@ -34,13 +34,17 @@ class CacheError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer as it was given. Latency is milliseconds, of the call that produced it; tokens are `core.usage`'s."""
+    """An answer as it was given. Latency is milliseconds, of the call that produced it; tokens are `core.usage`'s.
+
+    `knows_end`: how the answer ended was read when it was given; entries of earlier versions do not know.
+    """
 
     answer: Answer
     latency_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None = None
+    knows_end: bool = True
 
 
 def prediction_key(body: Mapping[str, object], endpoint: Endpoint, variant: Variant, *, sample: int = 0) -> str:
@@ -124,6 +128,7 @@ def _encode(entry: CachedAnswer) -> Json:
         "prompt_tokens": entry.prompt_tokens,
         "completion_tokens": entry.completion_tokens,
         "cached_tokens": entry.cached_tokens,
+        "knows_end": entry.knows_end,
     }
 
 
@@ -135,4 +140,5 @@ def _decode(value: Json) -> CachedAnswer:
         completion_tokens=value["completion_tokens"],
         # Absent from answers that were kept before cached tokens were read.
         cached_tokens=value.get("cached_tokens"),
+        knows_end=value.get("knows_end", False),
     )

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import orjson
+
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import NOTHING, counted, last_start, schedule_of, spent
 from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, is_upstreams_fault, plan
 from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
-from flywheel_assets.resources.artifacts import AlreadyBeingMade
+from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
 from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.sample_plan import exam_of
@@ -92,6 +94,7 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
     served = serving(acts)
     return {
         **{key: artifact.summary.get(key) for key in keys},
+        "unread_share": _evidence(artifact).get("unread_share"),
         "approved": is_approved(acts, artifact.version),
         "serving": served.to_json() if served else None,
         "stale": stale.reason if stale else None,
@@ -119,6 +122,10 @@ def looks_of(flywheel: Flywheel, workload: str) -> Json:
         "left": left if left > NOTHING else 0.0,
         "started_over": None if start is None else start.to_json(),
     }
+
+
+def _evidence(decision: Artifact) -> Json:
+    return dict(orjson.loads((decision.path / "decision.json").read_bytes())["evidence"])
 
 
 def _is_being_made(flywheel: Flywheel, target: Target) -> bool:

@@ -62,7 +62,12 @@ class DecisionSettings(Section):
     """The gates, registered before the evaluation is looked at. Every gate must pass (no correction needed);
     several candidates are corrected for by Holm's method."""
 
-    gates: tuple[Gate, ...] = Field((), description="Empty: the default gates of the workload's type.")
+    gates: tuple[Gate, ...] = Field(
+        (),
+        description="Empty: the default gates of the workload's type, each with margin 0.05. Tool calling: "
+        "function_name_and_args (judge_tool_call where calls are judged), no_call, answered, and judge_similarity with a "
+        "judge; structured: field_f1, schema_valid, exact_match; text: f1. One that applies to no row is left out.",
+    )
     alpha: float = Field(0.05, gt=0, lt=0.5, description="One-sided error rate of each verdict, over all candidates.")
     power: float = Field(0.8, gt=0.5, lt=1, description="Used to say how many rows a verdict needs.")
     looks: tuple[int, ...] = Field(

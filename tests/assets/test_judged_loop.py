@@ -98,12 +98,15 @@ def test_judged_tool_calls_decide_where_metrics_see_another_wording_as_wrong(jud
     scores = base(judged, "customized")["scores"]
     assert (scores["function_name_and_args"]["value"], scores["judge_tool_call"]["value"]) == (0.0, 1.0)
     assert base(judged)["scores"]["judge_tool_call"]["value"] == 0.0
-    # The default gates: the judge instead of the exact match, and no_call as ever; on rows of their own.
+    # The default gates: the judge instead of the exact match, and on the rows without a call a judge of what was said.
     gates = decision(judged)["evidence"]["settings"]["gates"]
-    assert [gate["metric"] for gate in gates] == ["judge_tool_call", "no_call"]
+    expected = ["judge_tool_call", "no_call", "answered", "judge_similarity"]
+    assert [gate["metric"] for gate in gates] == expected
     calls = np.array(column(judged, "no_call"), dtype=float)
     verdicts = np.array(column(judged, "judge_tool_call"), dtype=float)
     assert bool(np.all(np.isnan(calls) != np.isnan(verdicts)))
+    said = np.array(column(judged, "judge_similarity"), dtype=float)
+    assert bool(np.all(np.isnan(said) == np.isnan(calls)))
     # Suites, leaderboard and checks know it like any metric.
     folder = judged.flywheel.artifacts.require(graph.EVALS[Variant.BASE], CELL).path
     assert "judge_tool_call" in json.loads((folder / "report.json").read_text())["suites"]["turns"]["single_turn"]["scores"]
@@ -111,10 +114,10 @@ def test_judged_tool_calls_decide_where_metrics_see_another_wording_as_wrong(jud
     assert "judge_tool_call_low" in (comparison / "leaderboard.csv").read_text().splitlines()[0]
     assert check(judged) == (
         True,
-        f"0 of {int((~np.isnan(verdicts)).sum())} judged rows have no readable verdict (5% is accepted).",
+        f"0 of {len(verdicts)} judged rows have no readable verdict (5% is accepted).",
     )
     planned = sample_size_plan(judged.flywheel, "tickets", None)
-    assert [need["gate"] for need in planned["gates"]] == ["judge_tool_call", "no_call"]
+    assert [need["gate"] for need in planned["gates"]] == expected
     # A margin that so many rows can show.
     asked = judge.count
     judged.content["decision"] = {"gates": [{"metric": "judge_tool_call", "margin": 0.1}]}
@@ -136,12 +139,11 @@ def test_a_second_turn_asks_neither_model_nor_judge_and_patience_changes_nothing
 def test_a_gate_on_a_judge_column_that_nothing_fills_is_refused_before_anything_is_asked(
     judged: Bench, judge: OpenAIDouble
 ) -> None:
-    judged.content["decision"] = {"gates": [{"metric": "judge_similarity", "floor": 0.5}]}
+    judged.content["decision"] = {"gates": [{"metric": "judge_pairwise", "floor": 0.4}]}
     judged.ingest(120)
     report = judged.turn()
-    assert "no judge fills this column of a tool_calling workload (filled: judge_tool_call)" in " ".join(
-        report.failures.values()
-    )
+    said = " ".join(report.failures.values())
+    assert "no judge fills this column of a tool_calling workload (filled: judge_tool_call, judge_similarity)" in said
     assert (judge.count, judged.platform.questions) == (0, 0)
 
 
@@ -172,7 +174,8 @@ def test_a_judge_that_is_lost_fails_the_run_and_the_next_turn_asks_for_the_rest(
     judge.faults.clear()
     asked = judge.count
     assert judged.turn().ok
-    evaluations = [column(judged, "judge_tool_call", variant) for variant in Variant]
+    columns = ("judge_tool_call", "judge_similarity")
+    evaluations = [column(judged, name, variant) for variant in Variant for name in columns]
     wanted = sum(verdict is not None for verdicts in evaluations for verdict in verdicts)
     assert 0 < judge.count - asked <= wanted - 3
 

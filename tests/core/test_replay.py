@@ -124,3 +124,41 @@ def test_what_is_no_completion_is_called_so(content: bytes) -> None:
 def test_a_message_that_is_no_answer_is_called_so(message: Any) -> None:
     with pytest.raises(UnusableAnswerError):
         answer_in(message)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cut_off"),
+    [
+        ("stop", None),
+        ("tool_calls", None),
+        (None, None),
+        (7, None),
+        ("length", "length"),
+        ("MAX_TOKENS", "length"),
+        ("model_length", "length"),
+        ("content_filter", "content_filter"),
+        ("SAFETY", "content_filter"),
+    ],
+)
+def test_an_answer_knows_whether_it_was_cut_off(reason: Any, cut_off: str | None) -> None:
+    content = {"choices": [{"message": {"content": "It ships on"}, "finish_reason": reason}]}
+    answer = read_completion(json.dumps(content).encode())[0]
+    assert answer == Answer("It ships on", cut_off=cut_off)
+    assert Answer.from_json(answer.to_json()) == answer
+    # A finished answer reads and hashes as it did before this was recorded.
+    assert ("cut_off" in answer.to_json()) is (cut_off is not None)
+
+
+@pytest.mark.parametrize("arguments", ["", None])
+def test_a_call_without_arguments_is_one_of_an_empty_object(arguments: str | None) -> None:
+    call = {"function": {"name": "ping", "arguments": arguments}}
+    assert answer_in({"content": None, "tool_calls": [call]}) == Answer(None, (ToolCall("ping", "{}"),))
+    assert answer_in({"tool_calls": [{"function": {"name": "ping"}}]}) == Answer(None, (ToolCall("ping", "{}"),))
+
+
+def test_content_in_parts_and_refusals_are_text() -> None:
+    parts = [{"type": "text", "text": "It ships"}, {"type": "output_text", "text": "on Monday."}]
+    assert answer_in({"content": parts}) == Answer("It ships\non Monday.")
+    assert answer_in({"content": None, "refusal": "I cannot say."}) == Answer("I cannot say.")
+    with pytest.raises(UnusableAnswerError):
+        answer_in({"content": [{"type": "image_url", "image_url": {"url": "x"}}]})

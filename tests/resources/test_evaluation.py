@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from flywheel_assets.core.rows import Answer, EvalRow, ToolCall, Variant
+from flywheel_assets.core.metrics import score_rows
+from flywheel_assets.core.rows import Answer, EvalRow, ToolCall, Variant, WorkloadType
 from flywheel_assets.resources.asking import TooManyErrors
 from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.prediction_cache import PredictionCache
@@ -93,6 +95,33 @@ def test_a_second_evaluation_asks_the_server_nothing(double: OpenAIDouble, tmp_p
     assert all(p.cached for p in second)
     assert [dataclasses.replace(p, cached=False) for p in second] == first
     assert seen == [(10, 10, 10, 0)]
+
+
+def test_answers_of_an_earlier_version_are_scored_anew_and_not_asked_again(double: OpenAIDouble, tmp_path: Any) -> None:
+    rows = [row(1), row(2, max_tokens=7), row(3, max_completion_tokens=8)]
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        evaluate(endpoint_of(double), rows, variant=Variant.BASE, settings=PATIENT, cache=cache)
+    # As entries were before the end of an answer was kept with them.
+    with sqlite3.connect(tmp_path / "cache.sqlite") as file:
+        file.execute("UPDATE predictions SET value = json_remove(value, '$.knows_end')")
+    double.stop()
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        again = evaluate(endpoint_of(double), rows, variant=Variant.BASE, settings=PATIENT, cache=cache)
+    assert double.count == 3 and all(p.cached for p in again)
+    # The double's answers are seven tokens long: one that was allowed no more was cut off.
+    assert [p.answer.cut_off for p in again if p.answer] == [None, "length", None]
+    scores = score_rows(WorkloadType.TOOL_CALLING, rows, again)
+    assert scores["answered"].tolist() == [1.0, 0.0, 1.0] and scores["f1"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_an_answer_that_ended_at_its_limit_by_itself_was_not_cut_off(double: OpenAIDouble, tmp_path: Any) -> None:
+    with PredictionCache(tmp_path / "cache.sqlite") as cache:
+        for _ in range(2):
+            (answered,) = evaluate(
+                endpoint_of(double), [row(1, max_tokens=7)], variant=Variant.BASE, settings=PATIENT, cache=cache
+            )
+            assert answered.answer == Answer("ok")
+    assert double.count == 1
 
 
 def test_only_new_rows_are_asked_when_an_eval_set_grows(double: OpenAIDouble, tmp_path: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flywheel_assets.core.judge import LabelledAnswer, Rubric
-from flywheel_assets.core.rows import Answer, EvalRow, Prediction
+from flywheel_assets.core.rows import Answer, EvalRow, Prediction, WorkloadType
 from flywheel_assets.resources.doctor import examine
 from flywheel_assets.resources.judge import judging, readiness
 from flywheel_assets.resources.judge.choice import JudgeError, judge_slice, read_labels
@@ -65,7 +65,15 @@ class Desk:
             for row, answer in zip(rows, answers, strict=True)
         ]
         order = JudgeOrder(
-            self.settings, "w", columns or (Rubric.SIMILARITY,), rows, predictions, labels or [], "run", self.said.append
+            self.settings,
+            "w",
+            WorkloadType.GENERIC,
+            columns or (Rubric.SIMILARITY,),
+            rows,
+            predictions,
+            labels or [],
+            "run",
+            self.said.append,
         )
         return judge_answers(order, self.platform)
 

@@ -18,7 +18,7 @@ from flywheel_assets.core.judge.labels import LabelledAnswer
 from flywheel_assets.core.judge.rubrics import ask_about, ask_to_compare
 from flywheel_assets.core.judge.swap import Resolved, resolve
 from flywheel_assets.core.judge.verdicts import parse_score, parse_winner, to_share
-from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction
+from flywheel_assets.core.rows import Answer, EvalRow, Json, Prediction, WorkloadType
 
 Replies = Mapping[str, str | None]
 """What the judge said, by the id of the question; None where it said nothing that could be read."""
@@ -64,13 +64,15 @@ def questions_about(
     rows: Sequence[EvalRow],
     predictions: Sequence[Prediction],
     labels: Sequence[LabelledAnswer] = (),
+    *,
+    workload_type: WorkloadType,
 ) -> Iterator[JudgeQuestion]:
     """The questions of some columns: about every row they apply to that has an answer, and about every labelled answer."""
     answers = {prediction.row_id: prediction.answer for prediction in predictions}
     for column in columns:
         for row in rows:
             answer = answers[row.row_id]
-            if answer is None or not applies(column, row):
+            if answer is None or not applies(column, row.reference, workload_type):
                 continue
             if column is Rubric.PAIRWISE:
                 first, second = _pair_ids(row)
@@ -78,10 +80,10 @@ def questions_about(
                 yield JudgeQuestion(second, ask_to_compare(row.request, row.reference, answer))
             else:
                 yield JudgeQuestion(_id(column, row), ask_about(column, row.request, row.reference, answer))
-    column_of_labels = labelled_rubric(columns)
-    if column_of_labels is not None:
-        for number, label in enumerate(labels):
-            yield JudgeQuestion(_label_id(number), ask_about(column_of_labels, label.request, label.expected, label.answer))
+    for number, label in enumerate(labels):
+        calibrated = labelled_rubric(columns, label.expected, workload_type)
+        if calibrated is not None:
+            yield JudgeQuestion(_label_id(number), ask_about(calibrated, label.request, label.expected, label.answer))
 
 
 def read_replies(
@@ -92,6 +94,7 @@ def read_replies(
     labels: Sequence[LabelledAnswer] = (),
     *,
     threshold: int,
+    workload_type: WorkloadType,
 ) -> Judged:
     """The columns and aggregates of what the judge replied to `questions_about` the same things.
 
@@ -101,10 +104,10 @@ def read_replies(
     scores = {column.value: np.full(len(rows), np.nan) for column in columns}
     asked: set[int] = set()
     lost: dict[int, str | None] = {}
-    inconsistent = 0
+    inconsistent = compared = 0
     for column in columns:
         for index, row in enumerate(rows):
-            if not applies(column, row):
+            if not applies(column, row.reference, workload_type):
                 continue
             if answers[row.row_id] is None:
                 scores[column][index] = 0.0
@@ -112,15 +115,21 @@ def read_replies(
             asked.add(index)
             found, said = _verdict(column, row, replies)
             inconsistent += not found.consistent
+            compared += column is Rubric.PAIRWISE
             if found.score is None:
                 lost.setdefault(index, said)
             else:
                 scores[column][index] = found.score
     aggregates: Json = {"judge_unparsable": _share(len(lost), len(asked))} if asked else {}
-    if Rubric.PAIRWISE in columns and asked:
-        aggregates["judge_inconsistent"] = _share(inconsistent, len(asked))
+    if compared:
+        aggregates["judge_inconsistent"] = _share(inconsistent, compared)
     answered = [answers[row.row_id] for row in rows]
-    aggregates |= _corrected(columns, rows, answered, scores, replies, labels, threshold)
+    by_column: dict[Rubric, list[tuple[int, LabelledAnswer]]] = {}
+    for number, label in enumerate(labels):
+        if (judging := labelled_rubric(columns, label.expected, workload_type)) is not None:
+            by_column.setdefault(judging, []).append((number, label))
+    for column, about in by_column.items():
+        aggregates |= _corrected(column, rows, answered, scores[column], replies, about, threshold)
     first = next((said or "(nothing)" for said in lost.values()), None)
     return Judged(scores, aggregates, len(asked), len(lost), None if first is None else first[:_SHOWN_CHARS])
 
@@ -143,32 +152,25 @@ def _as_share(column: Rubric, score: int | None) -> float | None:
 
 
 def _corrected(
-    columns: Sequence[Rubric],
+    column: Rubric,
     rows: Sequence[EvalRow],
     answers: Sequence[Answer | None],
-    scores: Mapping[str, NDArray[np.float64]],
+    scores: NDArray[np.float64],
     replies: Replies,
-    labels: Sequence[LabelledAnswer],
+    labels: Sequence[tuple[int, LabelledAnswer]],
     threshold: int,
 ) -> Json:
-    """The corrected rate of the column that labels are about; nothing without labels or verdicts.
+    """The corrected rate of a column by the labels about it, with their numbers; nothing without verdicts.
 
     Of the answers with a verdict alone: an error is wrong for certain, and no judge's mistake can be made about it.
     """
-    column = labelled_rubric(columns)
-    if column is None or not labels:
-        return {}
     least = to_share(threshold) if column is Rubric.SIMILARITY else 1.0
-    said = [_as_share(column, parse_score(column, replies[_label_id(number)])) for number in range(len(labels))]
-    found = calibrate([label.right for label in labels], [None if score is None else score >= least for score in said])
-    judged = [
-        i
-        for i, answer in enumerate(answers)
-        if answer is not None and rows[i].is_sampled and not np.isnan(scores[column][i])
-    ]
+    said = [_as_share(column, parse_score(column, replies[_label_id(number)])) for number, _ in labels]
+    found = calibrate([label.right for _, label in labels], [None if score is None else score >= least for score in said])
+    judged = [i for i, answer in enumerate(answers) if answer is not None and rows[i].is_sampled and not np.isnan(scores[i])]
     if not judged:
         return {}
-    rate = corrected_rate(scores[column][judged] >= least, found, [rows[i].cluster for i in judged])
+    rate = corrected_rate(scores[judged] >= least, found, [rows[i].cluster for i in judged])
     more = {"threshold": threshold} if column is Rubric.SIMILARITY else {}
     return {f"{column}_corrected": {**rate.to_json(), **more}}
 

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from flywheel_assets.core.metrics import bfcl, nemo, strict, structured, text, valid_calls
+from flywheel_assets.core.metrics import answered, bfcl, nemo, strict, structured, text, valid_calls
 from flywheel_assets.core.metrics.installed import load_installed
 from flywheel_assets.core.metrics.metric import BuiltIn, Metric, MetricError, Scorer
 from flywheel_assets.core.rows import Answer, EvalRow, Prediction, WorkloadType
@@ -46,6 +46,9 @@ BUILT_IN: tuple[BuiltIn, ...] = (
             "args_precision": strict.args_precision,
             "args_recall": strict.args_recall,
             "valid_call": valid_calls.valid_call,
+            "answered": answered.answered,
+            "f1": text.turn_f1,
+            "exact_match": text.turn_exact_match,
         },
     ),
     *_built_in(

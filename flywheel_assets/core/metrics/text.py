@@ -1,4 +1,7 @@
-"""Text: how a written answer is compared with a written reference. No content counts as an empty text."""
+"""Text: how a written answer is compared with a written reference. No content counts as an empty text.
+
+In a tool-calling workload the same is asked of the turns that are answered in words alone.
+"""
 
 from __future__ import annotations
 
@@ -77,3 +80,20 @@ def rouge_l(row: EvalRow, answer: Answer) -> float | None:
     if not expected or not said:
         return float(expected == said)
     return 2.0 * LCSseq.similarity(expected, said) / (len(expected) + len(said))
+
+
+def turn_f1(row: EvalRow, answer: Answer) -> float | None:
+    """`f1` of text workloads, on the turns that the teacher answered in words alone.
+
+    None where it called a tool, or said nothing.
+    """
+    return f1(row, answer) if _is_a_text_turn(row) else None
+
+
+def turn_exact_match(row: EvalRow, answer: Answer) -> float | None:
+    """`exact_match` of text workloads, on the turns that the teacher answered in words alone; null as `f1`."""
+    return exact_match(row, answer) if _is_a_text_turn(row) else None
+
+
+def _is_a_text_turn(row: EvalRow) -> bool:
+    return not row.reference.calls_tools and bool((row.reference.content or "").strip())

@@ -39,6 +39,7 @@ class Figure:
 class Report:
     """The whole report. `verdict`, `gates` and `outlook` are None where nothing was decided yet.
 
+    `unread` says which share of the turns is text that no gate reads; None where all of it is read.
     `verdict` is one of promote, keep, inconclusive, and `verdict_label` its words; `focus` names the arm that `losses` and
     `outlook` are about.
     """
@@ -48,6 +49,7 @@ class Report:
     verdict_label: str
     headline: str
     reasons: tuple[str, ...]
+    unread: str | None
     figures: tuple[Figure, ...]
     asked: tuple[Fact, ...]
     leaderboard: Leaderboard
@@ -91,6 +93,8 @@ def report_of(
         verdict_label=_LABELS[decision.verdict] if decision else "not decided",
         headline=_headline(comparison, decision, focus),
         reasons=decision.reasons if decision else (),
+        # Absent from decisions made before it was said.
+        unread=(decision.evidence.get("unread") or "").replace("`", "") or None if decision else None,
         figures=tuple(_figures(comparison, focus)),
         asked=what_was_asked(comparison, decision, compared_at),
         leaderboard=board,

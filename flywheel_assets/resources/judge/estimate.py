@@ -70,14 +70,18 @@ def judging_plan(flywheel: Flywheel, workload: str) -> Json | None:
     profile, base = (flywheel.artifacts.current(asset, Partition(workload)) for asset in (graph.PROFILE, graph.BASE))
     if profile is None or base is None or base.state != "ok":
         return {"judge": judge.name, "columns": None, "calls": None, "usd": None}
-    columns = judge_columns(settings, workload, WorkloadType(profile.summary["type"]))
+    kind = WorkloadType(profile.summary["type"])
+    columns = judge_columns(settings, workload, kind)
     rows = read_eval_rows(base.path)
     answers = [Prediction(row.row_id, row.reference) for row in rows]
     arms = len(Variant) * len(settings.candidates_of(workload))
-    asked = Estimate.of(settings, judge.name, questions_about(columns, rows, answers), times=arms)
-    labels = Estimate.of(settings, judge.name, _about_labels(columns, flywheel, workload))
+    about = questions_about(columns, rows, answers, workload_type=kind)
+    asked = Estimate.of(settings, judge.name, about, times=arms)
+    labels = Estimate.of(settings, judge.name, _about_labels(columns, flywheel, workload, kind))
     return {**asdict(asked.plus(labels)), "columns": [column.value for column in columns]}
 
 
-def _about_labels(columns: tuple[Rubric, ...], flywheel: Flywheel, workload: str) -> Iterable[JudgeQuestion]:
-    return questions_about(columns, (), (), read_labels(flywheel.settings, workload))
+def _about_labels(
+    columns: tuple[Rubric, ...], flywheel: Flywheel, workload: str, kind: WorkloadType
+) -> Iterable[JudgeQuestion]:
+    return questions_about(columns, (), (), read_labels(flywheel.settings, workload), workload_type=kind)

@@ -23,7 +23,7 @@ from flywheel_assets.core.judge import (
     read_replies,
 )
 from flywheel_assets.core.replay import greedy_request
-from flywheel_assets.core.rows import EvalRow, Prediction, Variant
+from flywheel_assets.core.rows import EvalRow, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.asking import Patience, Progress, Question, Reply, ask_questions
 from flywheel_assets.resources.judge.choice import JudgeError
 from flywheel_assets.resources.judge.estimate import Estimate
@@ -46,6 +46,7 @@ class JudgeOrder:
 
     settings: Settings
     workload: str
+    workload_type: WorkloadType
     columns: Sequence[Rubric]
     rows: Sequence[EvalRow]
     predictions: Sequence[Prediction]
@@ -61,7 +62,9 @@ def judge_answers(order: JudgeOrder, platform: Deploys) -> Judged:
     kept, and the next attempt asks for the rest only. A question it refuses for good (400, ...) has no verdict.
     """
     judge = order.settings.judge_for(order.workload)
-    questions = list(questions_about(order.columns, order.rows, order.predictions, order.labels))
+    questions = list(
+        questions_about(order.columns, order.rows, order.predictions, order.labels, workload_type=order.workload_type)
+    )
     replies: dict[str, str | None] = {}
     if questions:
         with (
@@ -70,7 +73,13 @@ def judge_answers(order: JudgeOrder, platform: Deploys) -> Judged:
         ):
             replies = _ask(endpoint, judge, questions, cache, order)
     return read_replies(
-        order.columns, order.rows, order.predictions, replies, order.labels, threshold=judge.similarity_threshold
+        order.columns,
+        order.rows,
+        order.predictions,
+        replies,
+        order.labels,
+        threshold=judge.similarity_threshold,
+        workload_type=order.workload_type,
     )
 
 

@@ -71,7 +71,7 @@ def test_a_perfect_candidate_on_enough_rows_is_promoted(evidence: Any) -> None:
         "reasons": list(decision.reasons),
     }
     assert decision.reasons[0] == "small (customized) may replace the teacher: with 95% confidence it meets every gate."
-    assert len(decision.reasons) == 3 and "no_call is 1.000 against 1.000 on 80 rows" in decision.reasons[2]
+    assert len(decision.reasons) == 5 and "no_call is 1.000 against 1.000 on 80 rows" in decision.reasons[2]
 
 
 @pytest.mark.parametrize("n", [31, 58, 59, 200])
@@ -110,7 +110,7 @@ def test_too_few_rows_are_inconclusive_and_say_how_many_more_by_gate(evidence: A
     assert decision.verdict is Verdict.INCONCLUSIVE and decision.candidate is None
     missing = decision.evidence["closest"]["missing"]
     # Calls and no calls are different rows, half of the traffic each: so many of either come with twice as many eval rows.
-    assert set(missing) == {NAME, "no_call"} and decision.needed_rows == 2 * max(missing.values())
+    assert set(missing) == {NAME, "no_call", "answered"} and decision.needed_rows == 2 * max(missing.values())
     assert any(f"About {missing[NAME]} more rows that '{NAME}' applies to" in reason for reason in decision.reasons)
 
 
@@ -218,7 +218,8 @@ def test_every_gate_must_pass(evidence: Any) -> None:
 
 
 def test_the_default_gates_judge_silence_only_where_silence_is_expected(evidence: Any) -> None:
-    assert [gate.metric for gate in default_gates(evidence.compare(evidence.rows(5, silent=5)))] == [NAME, "no_call"]
+    both = default_gates(evidence.compare(evidence.rows(5, silent=5)))
+    assert [gate.metric for gate in both] == [NAME, "no_call", "answered"]
     assert [gate.metric for gate in default_gates(evidence.compare(evidence.rows(5)))] == [NAME]
 
 

@@ -28,8 +28,8 @@ def judged(evidence: Any, column: str, verdicts: list[float], **kinds: int) -> C
 def test_judged_calls_take_the_place_of_equal_calls_in_the_default_gates(evidence: Any) -> None:
     nan = float("nan")
     compared = judged(evidence, "judge_tool_call", [1.0] * 150 + [nan] * 150, silent=150)
-    assert [gate.metric for gate in default_gates(compared)] == ["judge_tool_call", "no_call"]
-    assert [gate.metric for gate in gates_of_type(TOOLS)] == ["function_name_and_args", "no_call"]
+    assert [gate.metric for gate in default_gates(compared)] == ["judge_tool_call", "no_call", "answered"]
+    assert [gate.metric for gate in gates_of_type(TOOLS)] == ["function_name_and_args", "no_call", "answered"]
     assert decide(compared, [Gate("judge_tool_call", 0.1)]).verdict is Verdict.PROMOTE
     # The very answers are wrong by the metric.
     assert decide(compared, [Gate("function_name_and_args", 0.1)]).verdict is Verdict.KEEP
@@ -43,7 +43,7 @@ def test_a_row_without_a_verdict_counts_as_wrong_for_a_gate(evidence: Any) -> No
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, Verdict.PROMOTE), (0.1, Verdict.KEEP)])
 def test_pairs_are_held_against_a_draw(evidence: Any, share: float, verdict: Verdict) -> None:
     wins = [1.0] * round(400 * share) + [0.0] * round(400 * (1 - share))
-    compared = judged(evidence, "judge_pairwise", wins)
+    compared = judged(evidence, "judge_pairwise", wins, silent=400)
     assert compared.reference_scores["judge_pairwise"].value == 0.5
     assert decide(compared, [Gate("judge_pairwise", 0.1)]).verdict is verdict
 

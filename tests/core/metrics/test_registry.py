@@ -68,6 +68,9 @@ def test_the_columns_are_the_published_ones_in_their_order() -> None:
         "args_precision",
         "args_recall",
         "valid_call",
+        "answered",
+        "f1",
+        "exact_match",
     )
     assert metric_names(WorkloadType.STRUCTURED) == (
         "json_valid",
