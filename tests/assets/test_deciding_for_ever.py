@@ -141,8 +141,8 @@ class TurningForEver(RuleBasedStateMachine):
 
 TestTurningForEver = TurningForEver.TestCase
 TestTurningForEver.settings = settings(
-    max_examples=2,
-    stateful_step_count=8,
+    max_examples=1,
+    stateful_step_count=6,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     # A step takes a second: finding the shortest failure would take an hour.
