@@ -62,7 +62,10 @@ class LookLog:
         with self._locked(workload) as entries:
             # From now on the log is a file, whatever becomes of the old decisions it was taken from.
             self._write(workload, entries)
-            yield entries, lambda look: self._write(workload, with_look(entries, replace(look, time=_now())))
+            yield (
+                entries,
+                lambda look: self._write(workload, with_look(self.entries(workload), replace(look, time=_now()))),
+            )
 
     def start_over(self, workload: str, *, who: str, why: str) -> StartOver:
         """Give a workload its whole alpha back. StartOverRefused as `core.looks.with_start_over` says."""

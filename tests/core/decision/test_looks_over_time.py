@@ -48,7 +48,8 @@ class DecidingForEver(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         home = Path(self.folder.name)
         self.log = LookLog(home, ArtifactStore(home / "artifacts"))
-        self.looks, self.alpha, self.margin = SCHEDULES[1], 0.05, 0.1
+        self.looks: tuple[int, ...] = SCHEDULES[1]
+        self.alpha, self.margin = 0.05, 0.1
         self.rows, self.model, self.losses = 45, "m1", 0
         self.before: tuple[Entry, ...] = ()
         # The levels that verdicts were really given at since the last start-over, one for each comparison and schedule.
