@@ -1,7 +1,7 @@
 """The exam: how many rows it holds, when one may look at it, how its rows are drawn, and what that makes scores be about.
 
 What belongs here: the plain data about an exam that datasets, comparisons, decisions and reports share, and its sentences.
-What does not: how large an exam must be (its caller plans that, from the gates), and drawing rows (`draw`, `split`).
+What does not: how large an exam must be (its caller plans that, from the gates), and drawing rows (`draw`, `exam_draw`).
 """
 
 from __future__ import annotations
@@ -97,10 +97,9 @@ def meaning_of(exam: Mapping[str, object]) -> Json:
 def remarks_on(exam: Json) -> Iterator[str]:
     """What a reader must know of how the rows were drawn, one sentence a line; nothing where all rows are examined on."""
     if exam.get("over_limit"):
-        yield (
-            f"At most {exam['max_rows_per_conversation']} rows of one conversation were drawn: scores are about "
-            "conversations so capped, not about every turn."
-        )
+        limit = exam["max_rows_per_conversation"]
+        were = "1 row of one conversation was" if limit == 1 else f"{limit} rows of one conversation were"
+        yield f"At most {were} drawn: scores are about conversations so capped, not about every turn."
     if exam.get("draw") == Draw.BALANCED and exam["not_drawn"] and exam.get("uneven", True):
         yield "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."
     if exam.get("floor_rows"):
