@@ -213,6 +213,13 @@ def test_what_is_no_finished_chat_generation_is_refused_with_its_reason(row: Jso
     assert refused(row).reason is reason
 
 
+def test_an_integer_that_no_float_holds_breaks_nothing() -> None:
+    # `json` reads such a number, and the API's answers are read by it.
+    record = accepted(generation([USER], latency=10**400, totalCost=10**400, usageDetails={"input": 10**400, "output": 2}))
+    assert record["latency_ms"] == 1500.0 and record.get("cost_usd") is None
+    assert "prompt_tokens" not in record["response"]["usage"]
+
+
 def test_a_generation_without_end_in_latency_is_measured_by_its_times() -> None:
     assert accepted(generation([USER], latency=None))["latency_ms"] == 1500.0
     assert accepted(generation([USER], latency=0.25))["latency_ms"] == 250.0
