@@ -126,8 +126,8 @@ def read_replies(
     answered = [answers[row.row_id] for row in rows]
     by_column: dict[Rubric, list[tuple[int, LabelledAnswer]]] = {}
     for number, label in enumerate(labels):
-        if (column := labelled_rubric(columns, label.expected, workload_type)) is not None:
-            by_column.setdefault(column, []).append((number, label))
+        if (calibrated := labelled_rubric(columns, label.expected, workload_type)) is not None:
+            by_column.setdefault(calibrated, []).append((number, label))
     for column, about in by_column.items():
         aggregates |= _corrected(column, rows, answered, scores[column], replies, about, threshold)
     first = next((said or "(nothing)" for said in lost.values()), None)
