@@ -105,8 +105,9 @@ def test_an_adapter_is_trained_anew(made: ExistingHome) -> None:
     report = again(made, graph.ADAPTER, choice=Choice((ANSWERS,), ("small",)))
     assert report.ok
     assert made.platform.trained == ["small", "small"]
-    # The same weights came of it: nothing that was made with them is any different.
-    assert report.materialized == [f"{graph.ADAPTER} of {ANSWERS} x small"]
+    # The same weights came of it: nobody is asked again, and nothing is decided again.
+    assert made.double.count == 0
+    assert not any(name.startswith((graph.COMPARISON, graph.DECISION)) for name in report.materialized)
 
 
 def test_new_records_after_it_ask_only_new_rows_of_the_new_model(made: ExistingHome) -> None:
