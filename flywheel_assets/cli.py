@@ -125,10 +125,23 @@ def pull(
 def run(
     workloads: Annotated[list[str] | None, typer.Argument(help="Workloads to turn; default: all.")] = None,
     candidate: Annotated[list[str] | None, typer.Option("--candidate", "-c", help="Only these candidates.")] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--again",
+            metavar="ASSET",
+            help="Make this asset again though nothing it is made from has changed, such as `evals/base` (`evals`: all "
+            "variants) after a model was replaced behind the same URL: it is asked every row anew. `adapter` trains anew.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and why, and do nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Execute the plan: make whatever is stale, in order, with progress. Exit code 1 when something failed."""
+    """Execute the plan: make whatever is stale, in order, with progress. Exit code 1 when something failed.
+
+    A model that was replaced behind the same URL looks unchanged from here:
+    `flywheel run WORKLOAD --candidate ID --again evals`. What follows from it is made again as far as it changes.
+    """
     from flywheel_assets.cli_run import print_plan, print_report, run_plan
 
     settings = load_settings()
@@ -137,9 +150,9 @@ def run(
     choice = (tuple(workloads or ()), tuple(candidate or ()))
     with _instance(settings) as instance:
         if dry_run:
-            print_plan(instance, settings, *choice, as_json=as_json, out=out)
+            print_plan(instance, settings, *choice, again=again or (), as_json=as_json, out=out)
             return
-        report = run_plan(instance, settings, *choice, out=err if as_json else out)
+        report = run_plan(instance, settings, *choice, again=again or (), out=err if as_json else out)
     print_report(report, settings, as_json=as_json, out=out)
     if not report.ok:
         raise typer.Exit(1)

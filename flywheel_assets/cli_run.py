@@ -11,6 +11,7 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from flywheel_assets.again import mark, marked
 from flywheel_assets.core.planner import Plan, is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.status import status_of
@@ -21,11 +22,19 @@ from flywheel_assets.tables import grouped, print_plan_items, print_workload
 
 
 def run_plan(
-    instance: dg.DagsterInstance, settings: Settings, workloads: Sequence[str], candidates: Sequence[str], *, out: Console
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    workloads: Sequence[str],
+    candidates: Sequence[str],
+    *,
+    again: Sequence[str] = (),
+    out: Console,
 ) -> RunReport:
-    """Execute the plan with a line of progress for everything that happens."""
+    """Execute the plan with a line of progress for everything that happens; `again` names assets to make in any case."""
     flywheel = Flywheel.at_home(settings)
     choice = Choice(slugs_of(flywheel, workloads), tuple(candidates))
+    if again:
+        mark(flywheel, again, choice)
     return turn_in_processes(instance, flywheel, choice, _stamped(out), progress_on_stderr=out.stderr)
 
 
@@ -35,12 +44,15 @@ def print_plan(
     workloads: Sequence[str],
     candidates: Sequence[str],
     *,
+    again: Sequence[str] = (),
     as_json: bool,
     out: Console,
 ) -> None:
-    """What `flywheel run` would do, and why."""
+    """What `flywheel run` would do, and why; what `again` names shows as it would be made, and is left as it is."""
     flywheel = Flywheel.at_home(settings)
     choice = Choice(slugs_of(flywheel, workloads), tuple(candidates))
+    if again:
+        flywheel, _ = marked(flywheel, again, choice)
     current = current_plan(instance, flywheel)
     chosen = Plan(
         tuple(item for item in current.items if choice.allows(item)),

@@ -223,6 +223,7 @@ def _examine(
     with _deployed(work, platform, candidate, tuned) as endpoint:
         if adapter is not None and not endpoint.can_load_adapter:
             return skipped(work, name, f"the endpoint of '{candidate.id}' cannot load our adapter")
+        endpoint = replace(endpoint, again=work.flywheel.again.of(name, work.partition))
         try:
             with work.watch.span("asking"):
                 predictions = platform.ask(

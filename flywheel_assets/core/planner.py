@@ -83,7 +83,8 @@ class FlywheelState:
 
     `workloads`: workload -> candidates examined on it. `watermarks`: workload -> where its trace store stands.
     `settings_slice(asset, partition)`: the part of the settings that partition reads. `wanted(asset, partition)`: False
-    for optional assets that nothing asks for.
+    for optional assets that nothing asks for. `again`: targets that a person wants made again (their slices hold a mark for
+    the keys to see).
     """
 
     workloads: Mapping[str, tuple[str, ...]]
@@ -92,6 +93,7 @@ class FlywheelState:
     wanted: Callable[[str, Partition], bool]
     published: Mapping[Target, Published] = field(default_factory=dict)
     failures: Mapping[Target, Failure] = field(default_factory=dict)
+    again: frozenset[Target] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,8 @@ def _assess(
     if published is None:
         return stale, PlanItem(name, partition, "never made", key)
     if published.inputs_key != key:
-        return stale, PlanItem(name, partition, "its inputs or settings changed", key)
+        reason = "asked for again" if target in state.again else "its inputs or settings changed"
+        return stale, PlanItem(name, partition, reason, key)
     if not published.announced:
         return stale, PlanItem(name, partition, "published, but its event is missing", key)
     if published.blocked is not None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from flywheel_assets.core.gate_findings import Model
-from flywheel_assets.core.gates import Against
+from flywheel_assets.core.gates import LATENCY, Against
 from flywheel_assets.core.graph import ADAPTER, CATALOG, COMPARISON, DECISION, NODES, PUBLISHED_ADAPTER, Partition, Scope
 from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
 from flywheel_assets.core.promotion import serving
 from flywheel_assets.core.rows import Json, Variant
+from flywheel_assets.resources.again import AGAIN, AgainMarks
 from flywheel_assets.resources.artifacts import ArtifactMissing, ArtifactStore
 from flywheel_assets.resources.inputs import publication_slice, settings_slice, wanted
 from flywheel_assets.resources.looks import LookLog
@@ -24,12 +25,16 @@ from flywheel_assets.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Flywheel:
-    """What every asset body, sensor and command needs of the flywheel it works for."""
+    """What every asset body, sensor and command needs of the flywheel it works for.
+
+    `assumed_again`: marks by target that hold for this object only, so that a plan can show what they would do.
+    """
 
     settings: Settings
     traces: TraceStore
     artifacts: ArtifactStore
     telemetry: Telemetry = SILENT
+    assumed_again: Mapping[Target, str] = field(default_factory=dict)
 
     @classmethod
     def at_home(cls, settings: Settings) -> Flywheel:
@@ -37,7 +42,17 @@ class Flywheel:
         return cls(settings, _trace_store(settings), ArtifactStore(settings.home / "artifacts"), telemetry_of(settings))
 
     def settings_slice(self, asset: str, partition: Partition) -> Json:
-        """What a partition of an asset reads from the settings, and some of them from what people approved or looked at."""
+        """What a partition of an asset reads from the settings, and some of them from what people approved or want again."""
+        read = self._read(asset, partition)
+        mark = self.again.of(asset, partition)
+        asked = {}
+        # Measured anew where something was asked anew, though the answers may be the same.
+        if asset == COMPARISON or (asset == DECISION and any(gate.get(LATENCY) is not None for gate in read["gates"])):
+            candidates = (candidate.id for candidate in self.settings.candidates_of(partition.workload))
+            asked = self.again.of_evaluations(partition.workload, candidates)
+        return {**read, **({} if mark is None else {AGAIN: mark}), **({"asked_again": asked} if asked else {})}
+
+    def _read(self, asset: str, partition: Partition) -> Json:
         read = settings_slice(self.settings, asset, partition)
         if asset == CATALOG:
             return {**read, "promotions": self.promotions.digests()}
@@ -71,6 +86,11 @@ class Flywheel:
         return served.candidate, Variant(served.variant), adapter
 
     @property
+    def again(self) -> AgainMarks:
+        """What people asked to have made again."""
+        return AgainMarks(self.settings.home, self.assumed_again)
+
+    @property
     def promotions(self) -> PromotionLog:
         """What people approved, rejected and rolled back."""
         return PromotionLog(self.settings.home)
@@ -100,12 +120,15 @@ class Flywheel:
         watermarks = {s.slug: s.watermark for s in summaries if s.count and s.slug in workloads}
         published: dict[Target, Published] = {}
         failures: dict[Target, Failure] = {}
+        again: set[Target] = set()
         for target in _targets(workloads):
             if (version := self.artifacts.published(*target)) is not None:
                 heard = announced is None or announced.get(target) == version.data_version
                 published[target] = version if heard else _unannounced(version)
             if (failure := self.artifacts.failure(*target)) is not None:
                 failures[target] = failure
+            if self.again.of(*target) is not None and self.again.is_pending(*target, self.artifacts.current(*target)):
+                again.add(target)
         return FlywheelState(
             workloads=workloads,
             watermarks=watermarks,
@@ -113,6 +136,7 @@ class Flywheel:
             wanted=partial(wanted, self.settings),
             published=published,
             failures=failures,
+            again=frozenset(again),
         )
 
 

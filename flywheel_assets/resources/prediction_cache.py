@@ -62,6 +62,8 @@ def prediction_key(body: Mapping[str, object], endpoint: Endpoint, variant: Vari
         "engine": endpoint.engine_build,
         "context_length": endpoint.context_length,
         "sample": sample,
+        # Only where there is one: the answers of homes that know of none are found under the key they always had.
+        **({} if endpoint.again is None else {"again": endpoint.again}),
     }
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -121,6 +121,7 @@ def test_a_file_that_is_no_cache_is_refused_with_what_to_do(tmp_path: Path) -> N
         {"engine_build": "xllamacpp 2"},
         {"context_length": 2048},
         {"sample": 1},
+        {"again": "marked"},
         {"body": {**BODY, "max_tokens": 10}},
         {"body": {**BODY, "messages": [{"role": "user", "content": "hi!"}]}},
         {"body": {**BODY, "tools": [{"type": "function", "function": {"name": "f"}}]}},

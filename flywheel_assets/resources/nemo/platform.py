@@ -122,7 +122,13 @@ class NemoPlatform:
                 )
         order = EvaluationOrder(
             model=endpoint.model,
-            identity=f"{endpoint.model_identity}|{endpoint.adapter_for(variant) or ''}",
+            identity="|".join(
+                (
+                    endpoint.model_identity,
+                    endpoint.adapter_for(variant) or "",
+                    *(() if endpoint.again is None else (endpoint.again,)),
+                )
+            ),
             rows=rows,
             prefix=prefix,
             judged=settings.tool_eval_type == "judge",

@@ -35,7 +35,8 @@ class Endpoint:
     server); more in flight only queue, and their latency would count the wait. `fault` says why the server behind it is
     gone, None while it is not known to be. `adapter_by_request`: one model name answers with the adapter and without it, as
     each request asks; otherwise the adapter has a name of its own, which is `model`. `remarks` is what the platform tells
-    about the answers it got; it is kept with the report.
+    about the answers it got; it is kept with the report. `again` sets answers apart that were asked for anew, though nothing
+    here that can be seen has changed.
     """
 
     base_url: str
@@ -51,6 +52,7 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
     fault: Callable[[], str | None] = field(default=_no_fault, repr=False, compare=False)
     remarks: Json = field(default_factory=dict, repr=False, compare=False)
+    again: str | None = None
 
     @property
     def is_local(self) -> bool:
