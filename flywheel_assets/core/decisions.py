@@ -313,6 +313,8 @@ def _on_looks(
         return [
             f"This is look {look.number} of {len(registered)} registered ones; it spends {look.alpha:.3g} of alpha{before}."
         ]
+    if look.alpha < alpha:
+        return [f"This decision spends {look.alpha:.3g} of alpha: what the looks that were registered before it have left."]
     if look.number > 1 and verdict.verdict is Verdict.PROMOTE:
         return [
             f"This is decision {look.number} on this workload, each taken at the full alpha: over many of them a model that "

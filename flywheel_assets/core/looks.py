@@ -208,11 +208,12 @@ def next_look(
 ) -> Due | Waiting:
     """Which look a comparison of `rows` eval rows is. `taken` are the looks that count (`counted`), oldest first.
 
-    Judging the same comparison again (another gate) is no new look. Without registered looks every decision is taken at the
-    full alpha. A look that was passed over leaves its alpha to the next. A new schedule, or another alpha, spends what is
-    left: of that, each look gets the share that the spending function gives it of what was still to spend.
+    Judging the same comparison again (another gate) is no new look. Where looks were never registered every decision is
+    taken at the full alpha; taking a schedule out gives nothing back. A look that was passed over leaves its alpha to the
+    next. A new schedule, or another alpha, spends what is left: of that, each look gets the share that the spending function
+    gives it of what was still to spend.
     """
-    if not registered:
+    if not registered and not any(look.registered for look in taken):
         seen = dict.fromkeys(look.comparison for look in taken)
         return Due(len(seen) + (comparison not in seen), alpha)
     here = [look for look in taken if look.schedule == (tuple(registered), alpha)]
@@ -223,6 +224,8 @@ def next_look(
     left = alpha - spent(taken)
     if left <= NOTHING:
         return Waiting(None, last)
+    if not registered:
+        return Due(len(dict.fromkeys(look.comparison for look in taken)) + 1, left)
     done = max((look.number for look in here), default=0)
     reached = sum(count <= rows for count in registered)
     upcoming = max(reached, done)

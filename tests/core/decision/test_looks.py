@@ -96,6 +96,18 @@ def test_after_the_last_look_there_is_none_to_wait_for() -> None:
     assert next_look((100,), [last], alpha=0.05, rows=500, comparison="d") == Waiting(None, last)
 
 
+def test_taking_the_schedule_out_gives_nothing_back_of_what_its_looks_spent() -> None:
+    taken = Look(1, 100, "first", 0.02, "inconclusive", (100, 200), 0.05)
+    due = next_look((), [taken], alpha=0.05, rows=150, comparison="second")
+    assert isinstance(due, Due) and due.alpha == pytest.approx(0.03)
+    alone = replace(taken, number=2, comparison="second", alpha=0.03, registered=())
+    assert next_look((), [taken, alone], alpha=0.05, rows=150, comparison="second") == Due(2, 0.03)
+    assert next_look((), [taken, alone], alpha=0.05, rows=300, comparison="third") == Waiting(None, alone)
+    # Without a schedule ever, each decision stands alone.
+    never = replace(alone, alpha=0.05)
+    assert next_look((), [never], alpha=0.05, rows=300, comparison="third") == Due(2, 0.05)
+
+
 def test_without_registered_looks_a_repeated_promotion_carries_a_warning(evidence: Any) -> None:
     rows = evidence.rows(120)
     first = decide(evidence.compare(rows[:100], evidence.arm(rows[:100])), GATES)

@@ -123,7 +123,8 @@ class DecidingForEver(RuleBasedStateMachine):
         level = decided.evidence["look"]["alpha"]
         assert level > 0
         assert self.levels.setdefault(what, level) == level, "the same comparison and schedule, judged at another level"
-        if self.looks and not any(known.comparison == what[0] and known.schedule == what[1:] for known in earlier):
+        counts = self.looks or any(known.registered for known in earlier)
+        if counts and not any(known.comparison == what[0] and known.schedule == what[1:] for known in earlier):
             assert already + level <= self.alpha + 1e-12
         if self.looks:
             said = self.verdicts.setdefault((*what, self.margin), decided)
