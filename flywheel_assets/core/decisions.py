@@ -229,7 +229,7 @@ def _verdict(
         opening = f"Keep the teacher: with {sure} every evaluated variant misses a gate."
         return Decision(Verdict.KEEP, None, None, None, (opening, *(_worst(finding) for finding in findings)))
     nearest = closest(findings)
-    gates = gate_needs(nearest, arms=len(findings), alpha=alpha, power=power, min_clusters=min_clusters)
+    gates = gate_needs(comparison, nearest, arms=len(findings), alpha=alpha, power=power, min_clusters=min_clusters)
     needs = needs_of(gates, len(comparison.row_ids), Supply.of(comparison))
     evidence["closest"] = {
         "candidate": nearest.arm.candidate,

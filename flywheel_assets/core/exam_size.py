@@ -124,15 +124,17 @@ def planned_needs(
     Gates without a share are left out: nobody knows on how many rows they will be asked.
     """
     tested = [gate for gate in gates if gate.kind in TESTED and shares.get(gate.label, 0.0) > 0.0]
-    return tuple(_planned(gate, facts, planning, gates=len(tested)) for gate in tested)
+    # Gates on the same rows are met together or not at all; nearly, so they have equal shares.
+    groups = len({shares[gate.label] for gate in tested})
+    return tuple(_planned(gate, facts, planning, groups=groups) for gate in tested)
 
 
-def _planned(gate: Gate, facts: ExamFacts, planning: Planning, *, gates: int) -> GateNeed:
+def _planned(gate: Gate, facts: ExamFacts, planning: Planning, *, groups: int) -> GateNeed:
     difference, discordance = _expected(gate, planning)
     need = GateNeed(gate.label, gate.margin, difference, discordance, False, 0, 0.0, None, None)
     if difference <= -gate.margin:
         return need
-    level, power = planning.alpha / planning.arms, 1.0 - (1.0 - planning.power) / gates
+    level, power = planning.alpha / planning.arms, 1.0 - (1.0 - planning.power) / groups
     independent = needed_rows(discordance, gate.margin, difference=difference, alpha=level, power=power)
     rows = _in_conversations(independent, max(0.0, -difference), gate.margin, facts)
     if rows is None:

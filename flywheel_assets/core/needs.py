@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.gate_findings import ArmFinding, TestedGate
+from flywheel_assets.core.gates import rows_of
 from flywheel_assets.core.looks import Waiting
 from flywheel_assets.core.rows import Json
 from flywheel_assets.core.sample_size import rows_to_settle
@@ -45,12 +46,11 @@ class GateNeed:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Where eval rows come from: of `records` ingested ones, `eval_side` could be evaluated on, and `drawn` were.
-
-    `eval_size` is the most that is drawn.
+    """Where eval rows come from: `share` of the records (0..1) may be evaluated on, `eval_side` rows are there, and `drawn`
+    of them were drawn; `eval_size` is the most that is.
     """
 
-    records: int
+    share: float
     eval_side: int
     drawn: int
     eval_size: int
@@ -63,9 +63,9 @@ class Supply:
     @classmethod
     def of_exam(cls, exam: Json, drawn: int) -> Supply | None:
         """The supply of `core.datasets.exam.Exam` as JSON; None where nothing was recorded."""
-        if not exam.get("records"):
+        if not exam.get("share_of_records"):
             return None
-        return cls(exam["records"], drawn + exam["not_drawn"], drawn, exam["eval_size"])
+        return cls(exam["share_of_records"], drawn + exam["not_drawn"], drawn, exam["eval_size"])
 
     @property
     def unused(self) -> int:
@@ -73,8 +73,13 @@ class Supply:
         return max(0, self.eval_side - self.drawn)
 
     def records_for(self, rows: int) -> int:
-        """How many more records to ingest until the eval side holds `rows`, at the share it has had so far."""
-        return math.ceil(max(0, rows - self.eval_side) * self.records / max(1, self.eval_side))
+        """How many more records to ingest until the eval side holds `rows`, but for one time in forty.
+
+        Whole conversations fall on it by chance, so a little more is asked for than the share says: two standard errors,
+        for rows that come in twos.
+        """
+        missing = max(0, rows - self.eval_side)
+        return math.ceil((missing + 2.0 * math.sqrt(2.0 * missing * (1.0 - self.share))) / self.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +143,20 @@ def rows_needed(wanted: int, total_rows: int, supply: Supply | None, gates: Sequ
     )
 
 
-def gate_needs(finding: ArmFinding, *, arms: int, alpha: float, power: float, min_clusters: int) -> tuple[GateNeed, ...]:
+def gate_needs(
+    comparison: Comparison, finding: ArmFinding, *, arms: int, alpha: float, power: float, min_clusters: int
+) -> tuple[GateNeed, ...]:
     """What each tested gate of an arm takes, where `arms` compete for `alpha`: at the strictest level Holm may ask for, and
-    with the power shared out, because all gates must pass."""
+    with the power shared out over gates on different rows, because all must pass."""
     tested = len(finding.gates)
+    groups = len({rows_of(comparison, found.gate).tobytes() for found in finding.gates})
     return tuple(
         _gate_need(
             found,
             level=alpha / arms,
             keep_level=alpha / tested,
             arms=arms,
-            power=1.0 - (1.0 - power) / tested,
+            power=1.0 - (1.0 - power) / groups,
             min_clusters=min_clusters,
         )
         for found in finding.gates

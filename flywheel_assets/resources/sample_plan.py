@@ -179,7 +179,7 @@ def _seen(flywheel: Flywheel, workload: str, comparison: Comparison, margin: flo
         incumbent=flywheel.incumbent(workload),
     )
     nearest = closest(findings)
-    needs = gate_needs(nearest, arms=len(findings), alpha=level, power=decision.power, min_clusters=MIN_CLUSTERS)
+    needs = gate_needs(comparison, nearest, arms=len(findings), alpha=level, power=decision.power, min_clusters=MIN_CLUSTERS)
     if isinstance(look, Waiting):
         return nearest.arm.label, replace(needs_until(look, rows, supply), gates=needs)
     return nearest.arm.label, needs_of(needs, rows, supply)

@@ -74,7 +74,7 @@ class DecisionSettings(Section):
         (), description="Eval-row counts at which a verdict may be given, registered beforehand; alpha is spent over them."
     )
     expected_loss: float = Field(
-        0.01,
+        0.005,
         ge=0,
         lt=1,
         description="What a candidate worth promoting is expected to lose against the reference; this and the two below "

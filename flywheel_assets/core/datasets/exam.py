@@ -60,7 +60,7 @@ class Exam:
     """The exam a build drew, by the terms in force.
 
     `auto`: its size was not set but planned (or, in workloads that began before that was possible, is the old default).
-    `records` is how many were ingested for it, whatever became of them.
+    `share_of_records` (0..1) of what is ingested is expected to be examinable, whatever becomes of the rest.
     `eval_side_rows` are the usable rows on the eval side; of them, `over_limit` rows were too many of one conversation, and
     `not_drawn` further ones would make a larger exam. `floor_rows` of the drawn ones were added to rare classes and are no
     part of the sample. `uneven`: an even draw took of some class a row more or less than its share, or several.
@@ -71,7 +71,7 @@ class Exam:
     looks: tuple[int, ...]
     draw: Draw
     max_rows_per_conversation: int | None
-    records: int
+    share_of_records: float
     eval_side_rows: int
     not_drawn: int
     over_limit: int

@@ -50,6 +50,8 @@ def with_plan(
 
 def exam_in_force(columns: IndexColumns, policy: SplitPolicy, terms: SplitTerms, fates: Fates) -> Exam:
     """What the settings say, and where they say nothing what the first build fixed; nothing is drawn yet."""
+    usable = fates.undecided_rows()
+    examinable = int((~columns.train_only[usable]).sum())
     limit = policy.max_rows_per_conversation
     auto = not isinstance(policy.eval_size, int)
     size = policy.eval_size if isinstance(policy.eval_size, int) else terms.eval_size or OLD_EVAL_SIZE
@@ -60,8 +62,8 @@ def exam_in_force(columns: IndexColumns, policy: SplitPolicy, terms: SplitTerms,
         looks=terms.looks if auto else (),
         draw=Draw(policy.draw or terms.draw),
         max_rows_per_conversation=terms.max_rows_per_conversation if limit is None else limit,
-        records=columns.rows,
-        eval_side_rows=int((fates.sides[fates.undecided_rows()] == Side.EVAL).sum()),
+        share_of_records=terms.eval_share * examinable / max(1, columns.rows),
+        eval_side_rows=int((fates.sides[usable] == Side.EVAL).sum()),
         not_drawn=0,
         over_limit=0,
         note="" if not auto else old if terms.eval_size is None else terms.note,
@@ -102,6 +104,7 @@ def draw_exam(
     fates.splits[rows[in_order]] = Split.EVAL
     counted = replace(
         exam,
+        share_of_records=exam.share_of_records * float(np.mean(~too_many)) if len(too_many) else exam.share_of_records,
         over_limit=int(too_many.sum()),
         not_drawn=len(rows) - len(in_order),
         floor_rows=len(added),

@@ -334,13 +334,13 @@ def test_an_exam_is_planned_once_and_its_plan_is_kept(workbench: Workbench) -> N
 
     first = build(traffic(0, 700), SplitPolicy())
     assert first.eval_share == 0.3
-    assert first.exam | {"records": 0, "eval_side_rows": 0, "not_drawn": 0, "over_limit": 0} == {
+    assert first.exam | {"share_of_records": 0, "eval_side_rows": 0, "not_drawn": 0, "over_limit": 0} == {
         "eval_size": 120,
         "auto": True,
         "looks": [60, 120],
         "draw": "proportional",
         "max_rows_per_conversation": 3,
-        "records": 0,
+        "share_of_records": 0,
         "eval_side_rows": 0,
         "not_drawn": 0,
         "over_limit": 0,
