@@ -22,7 +22,7 @@ from flywheel_assets.core.comparison import Comparison
 from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.decision_text import observed, tested
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
-from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates
+from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates, rare_note
 from flywheel_assets.core.looks import Due, Look, StartOver, Waiting, next_look, spent
 from flywheel_assets.core.needs import Needs, Supply, closest, gate_needs, needs_of, needs_until
 from flywheel_assets.core.rows import Json, Variant
@@ -203,7 +203,7 @@ def decide(
         evidence["condemned_gold"] = dict(comparison.condemned_gold)
         remarks.append(comparison.condemned_note)
     remarks += [*_on_the_incumbent(comparison, chosen, incumbent), *remarks_on(comparison.exam)]
-    remarks += filter(None, [evidence["unread"]])
+    remarks += filter(None, [evidence["unread"], rare_note(comparison, gates)])
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]

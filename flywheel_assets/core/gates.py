@@ -143,6 +143,24 @@ def for_shares(gates: Sequence[Gate], shares: Mapping[str, float]) -> tuple[Gate
     )
 
 
+def rare_note(comparison: Comparison, registered: Sequence[Gate]) -> str | None:
+    """What a reader must know where a class of answers is too rare for a default gate; None where every one has its gate."""
+    kept = {gate.metric for gate in default_gates(comparison)}
+    rare = [
+        gate
+        for gate in gates_of_type(comparison.workload_type, comparison.reference)
+        if gate.metric not in kept and gate.metric in comparison.reference and rows_of(comparison, gate).any()
+    ]
+    if registered or not rare:
+        return None
+    rows = np.logical_or.reduce([rows_of(comparison, gate) for gate in rare])
+    names = ", ".join(f"`{gate.metric}`" for gate in rare)
+    return (
+        f"{int(rows.sum())} of {len(comparison.row_ids)} eval rows are too few for a default gate on {names}: nothing was "
+        "asked of the models there. Register one in decision.gates if such turns matter."
+    )
+
+
 def checked_gates(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:
     """The configured gates, or the default ones. InvalidGate and InvalidEvidence as in `core.decisions.decide`."""
     chosen = tuple(gates) or default_gates(comparison)

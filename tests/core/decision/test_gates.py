@@ -74,6 +74,18 @@ def test_a_variant_worse_than_its_perfect_base_is_never_promoted_in_whatever_ord
     assert len(verdicts) == 1
 
 
+def test_a_class_of_answers_too_rare_for_a_default_gate_is_named(evidence: Any) -> None:
+    rows = evidence.rows(400, silent=5)
+    decided = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i >= 400)))
+    assert decided.verdict is Verdict.PROMOTE and [gate["metric"] for gate in of_arm(decided)["gates"]] == [NAME]
+    assert any(
+        reason.startswith("5 of 405 eval rows are too few for a default gate on `no_call`, `answered`")
+        for reason in decided.reasons
+    )
+    named = decide(evidence.compare(rows, evidence.arm(rows)), [QUALITY])
+    assert not any("too few for a default gate" in reason for reason in named.reasons)
+
+
 def test_a_candidate_good_enough_before_training_shows_no_improvement(evidence: Any) -> None:
     rows = evidence.rows(200)
     same = evidence.compare(rows, evidence.arm(rows, variant=Variant.BASE), evidence.arm(rows))
