@@ -40,6 +40,7 @@ from flywheel_assets.core.report import (
     to_markdown,
     to_svg,
 )
+from flywheel_assets.core.report.markdown import harmless
 from flywheel_assets.core.report.scatter import cost_against_quality
 from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.artifacts import Artifact, Made
@@ -308,7 +309,7 @@ def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
         IN_SHORT: masked_text(next(iter(summary["reasons"]), summary["verdict"])),
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
-        "why": dg.MetadataValue.md(masked_text("\n".join(f"- {reason}" for reason in summary["reasons"]) or "-")),
+        "why": dg.MetadataValue.md(masked_text("\n".join(f"- {harmless(reason)}" for reason in summary["reasons"]) or "-")),
         "what now": _what_now(artifact.partition.workload, summary["verdict"], summary["needed_rows"]),
         **_pictures(artifact.path),
         "report": report_text(artifact.path / "report.md"),

@@ -197,13 +197,17 @@ def decide(
         )
         kept = [other.timeless() for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
-    remarks = [*_on_looks(look, looks, alpha, earlier, verdict), *([started_over.says] if started_over else [])]
+    remarks = [
+        *_on_looks(comparison.workload, look, looks, alpha, earlier, verdict),
+        *([started_over.says] if started_over else []),
+    ]
     remarks += [comparison.sources_note] if comparison.sources_note else []
     if comparison.condemned_note:
         evidence["condemned_gold"] = dict(comparison.condemned_gold)
         remarks.append(comparison.condemned_note)
     remarks += [*_on_the_incumbent(comparison, chosen, incumbent), *remarks_on(comparison.exam)]
     remarks += filter(None, [evidence["unread"], rare_note(comparison, gates)])
+    remarks += _on_other_gates(chosen, earlier, version)
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]
@@ -302,7 +306,7 @@ def _between_looks(
 
 
 def _on_looks(
-    look: Due | Waiting, registered: Sequence[int], alpha: float, earlier: Sequence[Look], verdict: Decision
+    workload: str, look: Due | Waiting, registered: Sequence[int], alpha: float, earlier: Sequence[Look], verdict: Decision
 ) -> list[str]:
     """What a reader must know about looking repeatedly."""
     if isinstance(look, Waiting):
@@ -310,8 +314,14 @@ def _on_looks(
     if registered:
         elsewhere = spent([other for other in earlier if other.schedule != (tuple(registered), alpha)])
         before = f", of which looks that were registered otherwise had spent {elsewhere:.3g}" if elsewhere else ""
-        return [
+        said = (
             f"This is look {look.number} of {len(registered)} registered ones; it spends {look.alpha:.3g} of alpha{before}."
+        )
+        if look.number < len(registered) or verdict.verdict is not Verdict.INCONCLUSIVE:
+            return [said]
+        return [
+            f"{said} It was the last one, so alpha is spent. With more rows, another model or another eval size, start over "
+            f'to look again: `flywheel looks {workload} --start-over --why "..."`.'
         ]
     if look.alpha < alpha:
         return [f"This decision spends {look.alpha:.3g} of alpha: what the looks that were registered before it have left."]
@@ -321,6 +331,17 @@ def _on_looks(
             "is not good enough passes more often than alpha says. Register row counts in decision.looks to prevent that."
         ]
     return []
+
+
+def _on_other_gates(gates: Sequence[Gate], earlier: Sequence[Look], version: str) -> list[str]:
+    """That these very rows were judged by other gates before: whoever changes a gate then has seen the scores."""
+    before = [look for look in earlier if look.comparison == version and look.gates not in (None, tuple(gates))]
+    if not before:
+        return []
+    return [
+        f"These rows were judged by other gates before (the verdict was {before[-1].verdict}): gates that are changed once "
+        "the scores were seen prove less."
+    ]
 
 
 def _on_the_incumbent(comparison: Comparison, gates: Sequence[Gate], incumbent: Model | None) -> list[str]:

@@ -20,15 +20,17 @@ from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.rows import Json, Variant, WorkloadType
 
 DEFAULT_MARGIN = 0.05
-# The loss over all traffic (0..1) that a default gate excludes at the finest.
-_LEAST_OF_TRAFFIC = 0.01
+# The loss over all traffic (0..1) that a default gate excludes at the finest, when it is registered; and at the most before
+# it is narrowed, where its class of answers has become that much more frequent since.
+_LEAST_OF_TRAFFIC, _MOST_OF_TRAFFIC = 0.01, 0.04
 _MARGINS = (DEFAULT_MARGIN, 0.1, 0.2, 0.5)
 _BESIDE: Mapping[WorkloadType, tuple[str, ...]] = {
-    WorkloadType.TOOL_CALLING: ("no_call", "answered"),
+    WorkloadType.TOOL_CALLING: ("no_call", "answered", "json_match"),
     # A mean over fields alone lets a model pass that spoils one field of every tenth document.
     WorkloadType.STRUCTURED: ("schema_valid", "exact_match"),
-    WorkloadType.GENERIC: (),
+    WorkloadType.GENERIC: ("json_match",),
 }
+_OF_CALLS = (MAIN_METRIC[WorkloadType.TOOL_CALLING], Rubric.TOOL_CALL.value)
 LATENCY, COST = "latency_p95_ms", "cost_per_1k_usd"
 
 
@@ -120,12 +122,48 @@ def gates_of_type(workload_type: WorkloadType, judged: Collection[str] = ()) -> 
 
 
 def default_gates(comparison: Comparison) -> tuple[Gate, ...]:
-    """`gates_of_type`, as wide as the rows they apply to ask for (`for_shares`)."""
-    gates = gates_of_type(comparison.workload_type, comparison.reference)
-    rows = max(1, len(comparison.row_ids))
-    # A comparison made before a column was introduced lacks it; a command may read one before the next run.
-    known = [gate for gate in gates if gate.metric in comparison.reference]
-    return for_shares(known, {gate.label: int(rows_of(comparison, gate).sum()) / rows for gate in known})
+    """`gates_of_type` for what the rows hold, with the margins that were registered with the exam.
+
+    Where the answers are a closed set of labels, `exact_match` is asked for beside `f1`: words that labels share, and signs
+    that a comparison of words drops, hide a wrong one. Where a tool-calling workload hardly calls, its texts are read.
+    """
+    gates = [gate for gate in gates_of_type(comparison.workload_type, comparison.reference) if _rows(comparison, gate)]
+    if comparison.workload_type is WorkloadType.GENERIC and _has_labels(comparison):
+        gates.append(Gate("exact_match", DEFAULT_MARGIN))
+    chosen = _with_margins(comparison, gates)
+    if comparison.workload_type is WorkloadType.TOOL_CALLING and not any(gate.metric in _OF_CALLS for gate in chosen):
+        chosen += _with_margins(comparison, [gate for gate in [Gate("f1", DEFAULT_MARGIN)] if _rows(comparison, gate)])
+    return chosen
+
+
+def _with_margins(comparison: Comparison, gates: Sequence[Gate]) -> tuple[Gate, ...]:
+    """Default gates with the margins of `Exam.default_margins`; 0.05 each where the exam is older than that.
+
+    A registered margin holds as long as it does not let much more of the traffic be lost than it did then.
+    """
+    registered = comparison.exam.get("default_margins")
+    if registered is None:
+        return tuple(gates)
+    shares = {gate.label: _rows(comparison, gate) / max(1, len(comparison.row_ids)) for gate in gates}
+    chosen: list[Gate] = []
+    for gate in gates:
+        # Without a gate all of the class may be lost.
+        margin = registered.get(gate.metric, 1.0) or 1.0
+        holds = gate.metric in registered and (margin <= DEFAULT_MARGIN or margin * shares[gate.label] <= _MOST_OF_TRAFFIC)
+        chosen += [replace(gate, limit=margin)] if holds else for_shares([gate], shares)
+    return tuple(gate for gate in chosen if gate.limit < 1.0)
+
+
+def _rows(comparison: Comparison, gate: Gate) -> int:
+    """How many rows a gate applies to; none where the comparison was made before its column was introduced."""
+    return int(rows_of(comparison, gate).sum()) if gate.metric in comparison.reference else 0
+
+
+def _has_labels(comparison: Comparison) -> bool:
+    """Whether the references choose from a closed set of labels, as `core.aggregates` tells of every evaluated arm."""
+    return "exact_match" in comparison.reference and any(
+        arm.report is not None and "macro_f1" in arm.report.aggregates for arm in comparison.evaluated
+    )
 
 
 def for_shares(gates: Sequence[Gate], shares: Mapping[str, float]) -> tuple[Gate, ...]:
@@ -133,8 +171,7 @@ def for_shares(gates: Sequence[Gate], shares: Mapping[str, float]) -> tuple[Gate
 
     Five points of a class of answers that is a fiftieth of the traffic are a thousandth of the traffic: to show that takes
     ten thousands of rows, and a perfect model would never be promoted. So no default gate asks for less than one point of
-    all traffic. Margins widen in steps, so that gates stay the same while shares change little; a class that is less than a
-    fiftieth of the traffic has no gate.
+    all traffic; a class that is less than a fiftieth of the traffic has no gate.
     """
     return tuple(
         replace(gate, limit=max(gate.limit, margin))
@@ -149,7 +186,7 @@ def rare_note(comparison: Comparison, registered: Sequence[Gate]) -> str | None:
     rare = [
         gate
         for gate in gates_of_type(comparison.workload_type, comparison.reference)
-        if gate.metric not in kept and gate.metric in comparison.reference and rows_of(comparison, gate).any()
+        if gate.metric not in kept and _rows(comparison, gate)
     ]
     if registered or not rare:
         return None

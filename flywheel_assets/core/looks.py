@@ -171,7 +171,8 @@ def spent(looks: Sequence[Look]) -> float:
     for look in looks:
         what = (look.comparison, look.schedule)
         levels[what] = max(look.alpha, levels.get(what, 0.0))
-    return math.fsum(levels.values())
+    # Without the dust of binary fractions, which would read as more than alpha.
+    return round(math.fsum(levels.values()), 15)
 
 
 @dataclass(frozen=True, slots=True)

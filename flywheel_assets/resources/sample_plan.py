@@ -45,9 +45,21 @@ def exam_planner(settings: Settings, workload: str, kind: WorkloadType) -> PlanE
 
     def planned(facts: ExamFacts) -> ExamPlan:
         gates = _gates(settings, workload, kind, facts.kinds)
-        return plan_exam(gates, gate_shares(gates, kind, facts.kinds), facts, planning_of(settings, workload))
+        plan = plan_exam(gates, gate_shares(gates, kind, facts.kinds), facts, planning_of(settings, workload))
+        return replace(plan, default_margins=_default_margins(settings, workload, kind, facts.kinds))
 
     return planned
+
+
+def _default_margins(
+    settings: Settings, workload: str, kind: WorkloadType, kinds: Mapping[str, int]
+) -> dict[str, float | None]:
+    """The margin of each default gate at these shares of the classes of answers; None where a class is too rare for one."""
+    gates = gates_of_type(kind, judge_columns(settings, workload, kind))
+    shares = gate_shares(gates, kind, kinds)
+    kept = {gate.metric: gate.limit for gate in for_shares(gates, shares)}
+    # Whether texts are JSON is not known of a class, so that its gate is as wide as the rows that are drawn ask for.
+    return {gate.metric: kept.get(gate.metric) for gate in gates if gate.metric != "json_match"}
 
 
 def planning_of(settings: Settings, workload: str) -> Planning:

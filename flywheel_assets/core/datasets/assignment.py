@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -51,8 +52,9 @@ class SplitTerms:
 
     `eval_share`, in (0, 1), is the share of clusters on the eval side; it was computed over `fixed_over` usable records.
     The others hold where the settings say nothing: how an exam is drawn, how many rows it takes of one conversation at
-    most (None: any number), and how large it is (None: `exam.OLD_EVAL_SIZE`), with the row counts at which to look and the
-    reason for both. Their defaults are those of workloads that began before they were written down.
+    most (None: any number), and how large it is (None: `exam.OLD_EVAL_SIZE`), with the row counts at which to look, the
+    reason for both, and the margins of default gates (`exam.ExamPlan`). Their defaults are those of workloads that began
+    before they were written down.
     """
 
     random_seed: int
@@ -63,6 +65,7 @@ class SplitTerms:
     eval_size: int | None = None
     looks: tuple[int, ...] = ()
     note: str = ""
+    default_margins: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ What does not: how large an exam must be (its caller plans that, from the gates)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from flywheel_assets.core.rows import Json
 
 # What `split.eval_size` was by default before it could be computed: workloads that began then keep it.
 OLD_EVAL_SIZE = 100
+# Where the limit per conversation leaves out this share of the turns (0..1) or more, what happens there must be asked about.
+_MANY_TURNS = 0.2
 
 
 class Draw(StrEnum):
@@ -40,11 +42,16 @@ class ExamFacts:
 
 @dataclass(frozen=True, slots=True)
 class ExamPlan:
-    """How many eval rows to draw at most (1 or more), the row counts at which to look, and a sentence that says why."""
+    """How many eval rows to draw at most (1 or more), the row counts at which to look, and a sentence that says why.
+
+    `default_margins` are those of the gates that hold where none are registered, by metric; None: the metric applies to too
+    few rows for a gate. They are registered with the exam, so that they do not change with the rows that are drawn.
+    """
 
     eval_size: int
     looks: tuple[int, ...]
     note: str
+    default_margins: Mapping[str, float | None] = field(default_factory=dict)
 
 
 PlanExam = Callable[[ExamFacts], ExamPlan]
@@ -62,8 +69,9 @@ class Exam:
     `auto`: its size was not set but planned (or, in workloads that began before that was possible, is the old default).
     `share_of_records` (0..1) of what is ingested is expected to be examinable, whatever becomes of the rest.
     `eval_side_rows` are the usable rows on the eval side; of them, `over_limit` rows were too many of one conversation, and
-    `not_drawn` further ones would make a larger exam. `floor_rows` of the drawn ones were added to rare classes and are no
-    part of the sample. `uneven`: an even draw took of some class a row more or less than its share, or several.
+    `not_drawn` further ones would make a larger exam. `default_margins` is `ExamPlan`'s; None where the workload began
+    before they were registered. `floor_rows` of the drawn ones were added to rare classes and are no part of the sample.
+    `uneven`: an even draw took of some class a row more or less than its share, or several.
     """
 
     eval_size: int
@@ -76,6 +84,7 @@ class Exam:
     not_drawn: int
     over_limit: int
     note: str
+    default_margins: Mapping[str, float | None] | None = None
     floor_rows: int = 0
     uneven: bool = False
 
@@ -91,7 +100,8 @@ def meaning_of(exam: Mapping[str, object]) -> Json:
     """
     if not exam or (exam["draw"] == Draw.BALANCED and exam["max_rows_per_conversation"] is None and not exam["looks"]):
         return {}
-    return {name: exam[name] for name in ("eval_size", "looks", "draw", "max_rows_per_conversation")}
+    margins = {"default_margins": exam["default_margins"]} if exam.get("default_margins") else {}
+    return {name: exam[name] for name in ("eval_size", "looks", "draw", "max_rows_per_conversation")} | margins
 
 
 def remarks_on(exam: Json) -> Iterator[str]:
@@ -99,7 +109,16 @@ def remarks_on(exam: Json) -> Iterator[str]:
     if exam.get("over_limit"):
         limit = exam["max_rows_per_conversation"]
         were = "1 row of one conversation was" if limit == 1 else f"{limit} rows of one conversation were"
-        yield f"At most {were} drawn: scores are about conversations so capped, not about every turn."
+        share = exam["over_limit"] / max(1, exam["eval_side_rows"])
+        warning = (
+            " A model that fails on long conversations may pass: raise split.max_rows_per_conversation if they matter."
+            if share >= _MANY_TURNS
+            else ""
+        )
+        yield (
+            f"At most {were} drawn, which left out {share:.0%} of the turns: scores are about conversations so capped, not "
+            f"about every turn.{warning}"
+        )
     if exam.get("draw") == Draw.BALANCED and exam["not_drawn"] and exam.get("uneven", True):
         yield "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."
     if exam.get("floor_rows"):

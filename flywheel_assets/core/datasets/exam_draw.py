@@ -30,9 +30,7 @@ from flywheel_assets.core.datasets.strata import strata_of
 def with_plan(
     columns: IndexColumns, fates: Fates, policy: SplitPolicy, terms: SplitTerms, plan_exam: PlanExam
 ) -> SplitTerms:
-    """The terms with the size of the exam: as set, or as planned from what the eval side can give."""
-    if isinstance(policy.eval_size, int):
-        return replace(terms, eval_size=policy.eval_size)
+    """The terms with the size of the exam, as set or as planned from what the eval side can give, and with its margins."""
     limit = terms.max_rows_per_conversation
     rows = fates.undecided_rows()
     rows = rows[~columns.train_only[rows]]
@@ -45,6 +43,9 @@ def with_plan(
         conversation_sizes=dict(zip(*(part.tolist() for part in sizes), strict=True)),
     )
     plan = plan_exam(facts)
+    terms = replace(terms, default_margins=dict(plan.default_margins))
+    if isinstance(policy.eval_size, int):
+        return replace(terms, eval_size=policy.eval_size)
     return replace(terms, eval_size=plan.eval_size, looks=plan.looks, note=plan.note)
 
 
@@ -67,6 +68,7 @@ def exam_in_force(columns: IndexColumns, policy: SplitPolicy, terms: SplitTerms,
         not_drawn=0,
         over_limit=0,
         note="" if not auto else old if terms.eval_size is None else terms.note,
+        default_margins=terms.default_margins,
     )
 
 

@@ -49,6 +49,7 @@ BUILT_IN: tuple[BuiltIn, ...] = (
             "answered": answered.answered,
             "f1": text.turn_f1,
             "exact_match": text.turn_exact_match,
+            "json_match": structured.json_match,
         },
     ),
     *_built_in(
@@ -62,7 +63,15 @@ BUILT_IN: tuple[BuiltIn, ...] = (
             "field_f1": structured.field_f1,
         },
     ),
-    *_built_in(WorkloadType.GENERIC, {"f1": text.f1, "exact_match": text.exact_match, "rouge_l": text.rouge_l}),
+    *_built_in(
+        WorkloadType.GENERIC,
+        {
+            "f1": text.f1,
+            "exact_match": text.exact_match,
+            "rouge_l": text.rouge_l,
+            "json_match": structured.json_match,
+        },
+    ),
 )
 
 

@@ -66,6 +66,14 @@ def exact_match(row: EvalRow, answer: Answer) -> float | None:
     return float(said is not None and said.canonical == expected.canonical)
 
 
+def json_match(row: EvalRow, answer: Answer) -> float | None:
+    """1 if the answer means the same JSON as the reference, in traffic that is not all JSON.
+
+    None where the reference calls a tool or is no JSON object or list. A mean over words hides a field that is wrong.
+    """
+    return None if row.reference.calls_tools else exact_match(row, answer)
+
+
 def field_precision(row: EvalRow, answer: Answer) -> float | None:
     """The share of the answer's fields that the reference has with the same value; 0 if the answer is no JSON.
 

@@ -62,7 +62,7 @@ def _of_decision(decision: Decision) -> Iterator[Fact]:
     gates = [gate_of(found) for found in settings["gates"]]
     yield Fact(
         "Gates",
-        "registered in flywheel.yaml before the scores were seen; a variant must meet every one",
+        "from flywheel.yaml, or the defaults of the type; a variant must meet every one",
         tuple(f"{gate.label} {asks(gate)}" for gate in gates),
     )
     risk = f"at most {settings['alpha']:.3g} (alpha), over all variants together"

@@ -37,7 +37,7 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
         more = f", about {decision.needed_rows} more eval rows needed" if decision.needed_rows else ""
         yield f"**Verdict: {_HEADLINE[decision.verdict]}{winner}{more}.**"
         yield ""
-        yield from (f"- {reason}" for reason in decision.reasons)
+        yield from (f"- {harmless(reason)}" for reason in decision.reasons)
         yield ""
     yield "## Leaderboard"
     yield ""
@@ -49,7 +49,9 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
     if comparison.holes:
         yield "## Not measured"
         yield ""
-        yield from (f"- {arm.label}: {arm.state}. {arm.reason or 'No reason was recorded.'}" for arm in comparison.holes)
+        yield from (
+            f"- {arm.label}: {arm.state}. {harmless(arm.reason or 'No reason was recorded.')}" for arm in comparison.holes
+        )
         yield ""
     if examples:
         focus = arm_in_focus(comparison, decision)
@@ -126,11 +128,16 @@ def _by_construction(score: Score) -> str:
     return f"{score.value:.3f} ({score.n})"
 
 
+def harmless(text: str) -> str:
+    """A sentence of ours that may quote an endpoint or a label: no picture in it is fetched, no HTML in it counts."""
+    return text.replace("![", "!\\[").replace("<", "\\<")
+
+
 def _inline(text: str) -> str:
     """Text that cannot break a Markdown line or table."""
     flat = " ".join(text.split())
     cut = flat if len(flat) <= _LONGEST else flat[:_LONGEST] + " ..."
-    for special in ("\\", "|", "*", "_", "`", "<"):
+    for special in ("\\", "|", "*", "_", "`", "<", "!", "[", "]"):
         cut = cut.replace(special, "\\" + special)
     return cut
 

@@ -32,8 +32,8 @@ def compared(evidence: Any) -> Comparison:
 
 
 def test_the_reference_is_scored_like_everybody_and_said_to_be_right_by_construction(compared: Comparison) -> None:
-    # `valid_call` is about the tools of the requests, and these list none.
-    applying = compared.reference.keys() - {"valid_call"}
+    # `valid_call` is about the tools of the requests, and these list none; `json_match` is about JSON.
+    applying = compared.reference.keys() - {"valid_call", "json_match"}
     assert {metric: score.value for metric, score in compared.reference_scores.items()} == dict.fromkeys(applying, 1.0)
     assert compared.reference_scores["no_call"].n == 10
     assert "by construction" in compared.table()[0]["reason"]

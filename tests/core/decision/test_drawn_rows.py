@@ -13,7 +13,11 @@ from flywheel_assets.core.decisions import decide
 from flywheel_assets.core.report import report_of, to_html, to_markdown
 from flywheel_assets.core.rows import RARE_CLASS_FLOOR, SAMPLE, Json
 
-CAPPED = "At most 3 rows of one conversation were drawn: scores are about conversations so capped, not about every turn."
+CAPPED = (
+    "At most 3 rows of one conversation were drawn, which left out 33% of the turns: scores are about conversations so "
+    "capped, not about every turn. A model that fails on long conversations may pass: raise "
+    "split.max_rows_per_conversation if they matter."
+)
 EVEN = "Rows were drawn evenly over tools: means and gates are about that mix, not about the traffic."
 EXAM: Json = {
     "eval_size": 40,

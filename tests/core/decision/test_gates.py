@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -11,13 +12,21 @@ import orjson
 import pytest
 from scipy.stats import beta
 
-from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.comparison import ArmResult, Comparison, compare
 from flywheel_assets.core.decisions import InvalidEvidence, InvalidGate, Verdict, decide
-from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind
-from flywheel_assets.core.rows import Variant
+from flywheel_assets.core.gates import COST, LATENCY, Gate, GateKind, default_gates
+from flywheel_assets.core.predictions import build_report, read_predictions, write_predictions
+from flywheel_assets.core.rows import Answer, EvalRow, Prediction, ToolCall, Variant, WorkloadType
 
 NAME = "function_name_and_args"
 QUALITY = Gate(NAME, 0.1)
+
+
+def with_margins(compared: Comparison, **margins: float | None) -> Comparison:
+    """The comparison of an exam with which these default margins were registered."""
+    drawn = {"eval_size": len(compared.row_ids), "looks": [], "draw": "proportional", "max_rows_per_conversation": 3}
+    counts = {"eval_side_rows": 0, "not_drawn": 0, "over_limit": 0}
+    return replace(compared, exam={**drawn, **counts, "default_margins": margins})
 
 
 def floor(limit: float, **more: Any) -> Gate:
@@ -76,7 +85,8 @@ def test_a_variant_worse_than_its_perfect_base_is_never_promoted_in_whatever_ord
 
 def test_a_class_of_answers_too_rare_for_a_default_gate_is_named(evidence: Any) -> None:
     rows = evidence.rows(400, silent=5)
-    decided = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i >= 400)))
+    compared = evidence.compare(rows, evidence.arm(rows, lambda i: i >= 400))
+    decided = decide(with_margins(compared, function_name_and_args=0.05, no_call=None, answered=None))
     assert decided.verdict is Verdict.PROMOTE and [gate["metric"] for gate in of_arm(decided)["gates"]] == [NAME]
     assert any(
         reason.startswith("5 of 405 eval rows are too few for a default gate on `no_call`, `answered`")
@@ -84,6 +94,52 @@ def test_a_class_of_answers_too_rare_for_a_default_gate_is_named(evidence: Any) 
     )
     named = decide(evidence.compare(rows, evidence.arm(rows)), [QUALITY])
     assert not any("too few for a default gate" in reason for reason in named.reasons)
+    # A workload from before keeps the gates it had.
+    assert decide(compared).verdict is not Verdict.PROMOTE
+
+
+def test_default_margins_are_those_registered_with_the_exam_whatever_rows_were_drawn(evidence: Any) -> None:
+    """One row more or less of a class must not narrow a gate, or cancel what was decided by the wider one."""
+
+    def margins(silent: int, registered: float | None) -> dict[str, float]:
+        rows = evidence.rows(100 - silent, silent=silent)
+        drawn = with_margins(
+            evidence.compare(rows, evidence.arm(rows)), function_name_and_args=0.05, no_call=registered, answered=registered
+        )
+        return {gate.metric: gate.limit for gate in default_gates(drawn)}
+
+    assert margins(19, 0.1) == margins(21, 0.1) == {NAME: 0.05, "no_call": 0.1, "answered": 0.1}
+    assert margins(19, 0.05)["no_call"] == 0.05
+    # What was rare and is not any more gets the margin of today.
+    assert margins(50, 0.5)["no_call"] == 0.05 and margins(50, None)["no_call"] == 0.05
+    assert "no_call" not in margins(3, None)
+
+
+def test_labels_and_documents_are_compared_as_a_whole_and_texts_of_agents_that_hardly_call_are_read() -> None:
+    def gates(kind: WorkloadType, references: list[str], calls: int = 0) -> list[str]:
+        rows = [
+            EvalRow(f"r{i}", f"t{i}", f"c{i}", {"messages": []}, Answer(text), "single_turn")
+            for i, text in enumerate(references)
+        ]
+        call = Answer(None, (ToolCall("f", "{}"),))
+        rows += [EvalRow(f"x{i}", f"x{i}", f"x{i}", {"messages": []}, call, "single_turn") for i in range(calls)]
+        answers = [Prediction(row.row_id, row.reference) for row in rows]
+        file = io.BytesIO()
+        write_predictions(file, kind, rows, answers)
+        evaluation = read_predictions(io.BytesIO(file.getvalue()))
+        arm = ArmResult(
+            "m", Variant.BASE, "ok", report=build_report(kind, rows, answers), evaluation=evaluation, version="v"
+        )
+        compared = with_margins(compare("w", kind, rows, [arm], dataset_version="d"), function_name_and_args=None)
+        return [gate.metric for gate in default_gates(compared)]
+
+    labels = ["-1", "0", "1"] * 40
+    assert gates(WorkloadType.GENERIC, labels) == ["f1", "exact_match"]
+    prose = [f"The answer to number {i} is a long one." for i in range(120)]
+    assert gates(WorkloadType.GENERIC, prose) == ["f1"]
+    documents = [f'{{"id": {i}, "kind": "a"}}' for i in range(108)]
+    assert gates(WorkloadType.GENERIC, documents + prose[:12]) == ["f1", "json_match"]
+    assert gates(WorkloadType.TOOL_CALLING, documents, calls=1) == ["no_call", "answered", "json_match", "f1"]
 
 
 def test_a_candidate_good_enough_before_training_shows_no_improvement(evidence: Any) -> None:

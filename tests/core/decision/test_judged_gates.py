@@ -29,7 +29,7 @@ def test_judged_calls_take_the_place_of_equal_calls_in_the_default_gates(evidenc
     nan = float("nan")
     compared = judged(evidence, "judge_tool_call", [1.0] * 150 + [nan] * 150, silent=150)
     assert [gate.metric for gate in default_gates(compared)] == ["judge_tool_call", "no_call", "answered"]
-    assert [gate.metric for gate in gates_of_type(TOOLS)] == ["function_name_and_args", "no_call", "answered"]
+    assert [gate.metric for gate in gates_of_type(TOOLS)] == ["function_name_and_args", "no_call", "answered", "json_match"]
     assert decide(compared, [Gate("judge_tool_call", 0.1)]).verdict is Verdict.PROMOTE
     # The very answers are wrong by the metric.
     assert decide(compared, [Gate("function_name_and_args", 0.1)]).verdict is Verdict.KEEP

@@ -128,7 +128,9 @@ class DecidingForEver(RuleBasedStateMachine):
             assert already + level <= self.alpha + 1e-12
         if self.looks:
             said = self.verdicts.setdefault((*what, self.margin), decided)
-            assert (said.verdict, said.evidence["arms"]) == (decided.verdict, decided.evidence["arms"])
+            # Two adapters with the very same scores are the same comparison, and differ in name alone.
+            found, before = ([arm | {"adapter_version": None} for arm in d.evidence["arms"]] for d in (decided, said))
+            assert (said.verdict, before) == (decided.verdict, found)
 
     @precondition(lambda self: self.looks)
     @rule()

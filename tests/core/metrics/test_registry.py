@@ -71,6 +71,7 @@ def test_the_columns_are_the_published_ones_in_their_order() -> None:
         "answered",
         "f1",
         "exact_match",
+        "json_match",
     )
     assert metric_names(WorkloadType.STRUCTURED) == (
         "json_valid",
@@ -80,7 +81,7 @@ def test_the_columns_are_the_published_ones_in_their_order() -> None:
         "field_recall",
         "field_f1",
     )
-    assert metric_names(WorkloadType.GENERIC) == ("f1", "exact_match", "rouge_l")
+    assert metric_names(WorkloadType.GENERIC) == ("f1", "exact_match", "rouge_l", "json_match")
 
 
 def test_an_errored_row_counts_zero_where_the_metric_applies_and_nowhere_else() -> None:
@@ -126,6 +127,7 @@ def test_no_rows_give_empty_columns() -> None:
         "f1": 0,
         "exact_match": 0,
         "rouge_l": 0,
+        "json_match": 0,
     }
 
 
