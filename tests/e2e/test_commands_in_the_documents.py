@@ -107,6 +107,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
             small = {"id": "hosted-small", "model": endpoint.url, "engine": "openai", "trainable": False}
             # So wide a margin that the few rows of a test settle it: there is something to approve.
             content |= {"candidates": [small], "decision": {"gates": [{"metric": "function_name", "margin": 0.25}]}}
+            content |= {"split": {"eval_size": 75}}
 
         clone = Clone.make(tmp_path_factory.mktemp("documents") / "clone", one_candidate)
         for name in ("constraints.txt", "pyproject.toml"):

@@ -203,7 +203,7 @@ def test_a_new_exam_holds_at_most_three_rows_of_a_conversation_and_says_so(workb
     assert left == summary.exam["over_limit"] > 50
     assert summary.exam["max_rows_per_conversation"] == 3
     assert summary.exam["eval_side_rows"] == summary.eval_rows + left + summary.exam["not_drawn"]
-    assert next(remarks_on(summary.exam)).startswith("At most 3 rows of one conversation were drawn: scores are about")
+    assert next(remarks_on(summary.exam)).startswith("At most 3 rows of one conversation were drawn, which left out")
 
 
 @pytest.mark.parametrize("limit", [1, 5, 1000])
@@ -345,6 +345,7 @@ def test_an_exam_is_planned_once_and_its_plan_is_kept(workbench: Workbench) -> N
         "not_drawn": 0,
         "over_limit": 0,
         "note": "120 eval rows show a margin of 0.05.",
+        "default_margins": {},
         "floor_rows": 0,
         "uneven": False,
     }
