@@ -53,8 +53,10 @@ WHOLE_BLOCKS_ELSEWHERE = {
 }
 # `doctor` finds fault with a machine that lacks something, and says so with its exit code.
 MAY_SAY_NO = "flywheel doctor"
-# Pages show these as alternatives: what serves has to be taken back before it is rejected, and to be there to be taken back.
-BEFORE = {"flywheel reject": "rollback", "flywheel rollback": "approve"}
+# Pages show these as alternatives: what serves has to be taken back before it is rejected, and to be there to be taken back;
+# and after looks were started over, it is decided anew before anybody approves.
+_WHY = ("--why", "so that the next command has something to do")
+BEFORE = {"flywheel reject": ("rollback", *_WHY), "flywheel rollback": ("approve", *_WHY), "flywheel approve": ("run",)}
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _hermes_rows() -> bytes:
 def test_a_command_of_the_documents_does_what_it_says(command: Command, stage: Clone) -> None:
     for shown, first in BEFORE.items():
         if command.line.startswith(shown):
-            stage.flywheel(first, "my-workload", "--why", "so that the next command has something to do", ok=False)
+            command_before, *options = first
+            stage.flywheel(command_before, "my-workload", *options, ok=False)
     line = command.line.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
     line = re.sub(r"^flywheel\b", f"{sys.executable} -m flywheel_assets.cli", line)
     # The environment of the tests holds every extra; that pip finds each of them is what is looked at.
