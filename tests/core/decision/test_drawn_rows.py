@@ -92,7 +92,10 @@ def test_rows_added_to_rare_classes_are_in_no_mean_and_no_gate_but_in_the_report
         replace(row, suite_draw=RARE_CLASS_FLOOR) for row in added
     ]
     # Every added row is answered wrong, and one of the sample.
-    wrong = lambda at: at == 3 or at >= 50  # noqa: E731
+
+    def wrong(at: int) -> bool:
+        return at == 3 or at >= 50
+
     with_floor, without = evidence.arm(labelled, wrong), evidence.arm(rows, wrong)
 
     compared, plain = evidence.compare(labelled, with_floor), evidence.compare(rows, without)
