@@ -73,7 +73,7 @@ def describe_evaluation(flywheel: Flywheel, artifact: Artifact) -> Mapping[str, 
     return {
         IN_SHORT: _in_short(report),
         "scores": score_table(summary["scores"]),
-        "over time": score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
+        **score_history(flywheel.artifacts.history(artifact.asset, artifact.partition)),
         "examples": example_table(json.loads((artifact.path / EXAMPLES_FILE).read_text(encoding="utf-8"))),
         columns.ROWS: summary["n"],
         "errors": summary["errors"],

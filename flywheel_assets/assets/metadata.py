@@ -72,11 +72,14 @@ def score_table(scores: Mapping[str, Json]) -> dg.MarkdownMetadataValue:
     return bullet_table(["metric", "mean", "95% interval", "rows"], rows)
 
 
-def score_history(artifacts: Sequence[Artifact]) -> dg.MarkdownMetadataValue:
-    """Every version's scores over time, as a picture."""
+def score_history(artifacts: Sequence[Artifact]) -> dict[str, dg.MarkdownMetadataValue]:
+    """Every version's scores over time as a picture, `over time`; empty where there are fewer than two to compare."""
+    scored = [artifact for artifact in artifacts if artifact.summary.get("scores")]
+    if len(scored) < 2:
+        return {}
     points = [
         HistoryPoint(datetime.fromtimestamp(artifact.manifest["created_at"], UTC), metric, s["value"], s["low"], s["high"])
-        for artifact in artifacts
-        for metric, s in list(artifact.summary.get("scores", {}).items())[:_PLOTTED_METRICS]
+        for artifact in scored
+        for metric, s in list(artifact.summary["scores"].items())[:_PLOTTED_METRICS]
     ]
-    return picture(score_history_png(points), "scores over time, with 95% intervals")
+    return {"over time": picture(score_history_png(points), "scores over time, with 95% intervals")}

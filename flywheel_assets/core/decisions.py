@@ -1,7 +1,8 @@
 """Decisions: may a small model replace the big one, said with its evidence.
 
 What belongs here: the verdict, the winner, the rows still needed and the sentences that explain it. What does not: the gates
-(`core.gates`), the tests (`core.statistics`), when a decision expires and who approves it.
+(`core.gates`), the tests (`core.statistics`), sentences about looks (`core.looks_text`), when a decision expires and who
+approves it.
 
 A difference that is not significant is not evidence of equality: too few rows are `inconclusive`, never a pass and never a
 fail.
@@ -23,7 +24,8 @@ from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.decision_text import observed, tested
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
 from flywheel_assets.core.gates import Against, Gate, InvalidEvidence, InvalidGate, check_evidence, checked_gates, rare_note
-from flywheel_assets.core.looks import Due, Look, StartOver, Waiting, next_look, spent
+from flywheel_assets.core.looks import Look, StartOver, Waiting, next_look
+from flywheel_assets.core.looks_text import on_looks, on_other_gates, upcoming_look
 from flywheel_assets.core.needs import Needs, Supply, closest, gate_needs, needs_of, needs_until
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.core.unread import unread_remark, unread_share
@@ -179,7 +181,7 @@ def decide(
         evidence["looks_taken"] = [taken.timeless().to_json() for taken in earlier]
         needs = needs_until(look, len(comparison.row_ids), Supply.of(comparison))
         evidence["needs"] = needs.to_json()
-        upcoming = _upcoming(comparison, look, unfinished, alpha, earlier)
+        upcoming = upcoming_look(comparison.workload, len(comparison.row_ids), look, unfinished, alpha, earlier)
         verdict = _between_looks(look, chosen, findings, needs, (upcoming, *needs.sentences()))
     else:
         evidence["look"] = {"number": look.number, "alpha": look.alpha}
@@ -198,7 +200,15 @@ def decide(
         kept = [other.timeless() for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
     remarks = [
-        *_on_looks(comparison.workload, look, looks, alpha, earlier, verdict),
+        *on_looks(
+            comparison.workload,
+            look,
+            looks,
+            alpha,
+            earlier,
+            promoted=verdict.verdict is Verdict.PROMOTE,
+            settled=verdict.verdict is not Verdict.INCONCLUSIVE,
+        ),
         *([started_over.says] if started_over else []),
     ]
     remarks += [comparison.sources_note] if comparison.sources_note else []
@@ -207,7 +217,7 @@ def decide(
         remarks.append(comparison.condemned_note)
     remarks += [*_on_the_incumbent(comparison, chosen, incumbent), *remarks_on(comparison.exam)]
     remarks += filter(None, [evidence["unread"], rare_note(comparison, gates)])
-    remarks += _on_other_gates(chosen, earlier, version)
+    remarks += on_other_gates(chosen, earlier, version)
     remarks += [
         f"Not judged: {arm.label} is {arm.state}: {arm.reason or 'no reason was recorded'}" for arm in comparison.holes
     ]
@@ -256,25 +266,6 @@ def _verdict(
     return Decision(Verdict.INCONCLUSIVE, None, None, max(1, needs.eval_rows), reasons)
 
 
-def _upcoming(
-    comparison: Comparison, waiting: Waiting, unfinished: Sequence[str], alpha: float, earlier: Sequence[Look]
-) -> str:
-    """What a person does so that a look is taken."""
-    command = f"flywheel looks {comparison.workload}"
-    if unfinished:
-        return (
-            f"No look is taken before every variant has ended, and {', '.join(unfinished)} is still to be evaluated. "
-            f"Run `flywheel run {comparison.workload}`."
-        )
-    if waiting.next_rows is not None:
-        return f"The next look is registered at {waiting.next_rows} eval rows, and there are {len(comparison.row_ids)}."
-    return (
-        f"Nothing is left of alpha {alpha:g}: the looks taken so far spent {spent(earlier):.3g} (`{command}` lists them). "
-        f'To look again, start over: `{command} --start-over --why "..."` (decision.looks registers other row counts). '
-        "Every later decision will say so."
-    )
-
-
 def _between_looks(
     waiting: Waiting, gates: Sequence[Gate], findings: Sequence[ArmFinding], needs: Needs, upcoming: Sequence[str]
 ) -> Decision:
@@ -303,45 +294,6 @@ def _between_looks(
         return Decision(Verdict.INCONCLUSIVE, None, None, needed, (because, *missed, *upcoming))
     because = f"{said}promoted {winner.label}, and that stands."
     return Decision(Verdict.PROMOTE, winner.candidate, winner.variant, None, (because, *upcoming))
-
-
-def _on_looks(
-    workload: str, look: Due | Waiting, registered: Sequence[int], alpha: float, earlier: Sequence[Look], verdict: Decision
-) -> list[str]:
-    """What a reader must know about looking repeatedly."""
-    if isinstance(look, Waiting):
-        return []
-    if registered:
-        elsewhere = spent([other for other in earlier if other.schedule != (tuple(registered), alpha)])
-        before = f", of which looks that were registered otherwise had spent {elsewhere:.3g}" if elsewhere else ""
-        said = (
-            f"This is look {look.number} of {len(registered)} registered ones; it spends {look.alpha:.3g} of alpha{before}."
-        )
-        if look.number < len(registered) or verdict.verdict is not Verdict.INCONCLUSIVE:
-            return [said]
-        return [
-            f"{said} It was the last one, so alpha is spent. With more rows, another model or another eval size, start over "
-            f'to look again: `flywheel looks {workload} --start-over --why "..."`.'
-        ]
-    if look.alpha < alpha:
-        return [f"This decision spends {look.alpha:.3g} of alpha: what the looks that were registered before it have left."]
-    if look.number > 1 and verdict.verdict is Verdict.PROMOTE:
-        return [
-            f"This is decision {look.number} on this workload, each taken at the full alpha: over many of them a model that "
-            "is not good enough passes more often than alpha says. Register row counts in decision.looks to prevent that."
-        ]
-    return []
-
-
-def _on_other_gates(gates: Sequence[Gate], earlier: Sequence[Look], version: str) -> list[str]:
-    """That these very rows were judged by other gates before: whoever changes a gate then has seen the scores."""
-    before = [look for look in earlier if look.comparison == version and look.gates not in (None, tuple(gates))]
-    if not before:
-        return []
-    return [
-        f"These rows were judged by other gates before (the verdict was {before[-1].verdict}): gates that are changed once "
-        "the scores were seen prove less."
-    ]
 
 
 def _on_the_incumbent(comparison: Comparison, gates: Sequence[Gate], incumbent: Model | None) -> list[str]:

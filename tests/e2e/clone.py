@@ -23,6 +23,11 @@ from dagster._core.instance import InstanceRef
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def _hears_ctrl_c() -> None:
+    """Tests that a shell started in the background ignore Ctrl-C, and what they start would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Clone:
     """`flywheel` in a folder that has never seen it, with this repository's code and settings."""
@@ -70,7 +75,9 @@ class Clone:
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """`flywheel ARGUMENTS`, in a process group of its own."""
         command = [*self.through, sys.executable, "-m", "flywheel_assets.cli", *arguments]
-        return subprocess.Popen(command, cwd=self.root, env=self.env(), text=True, start_new_session=True, **options)
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.env(), text=True, start_new_session=True, preexec_fn=_hears_ctrl_c, **options
+        )
 
     def flywheel(self, *arguments: str, timeout: float = 1500, ok: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `flywheel ARGUMENTS` to its end; `ok` expects exit code 0."""

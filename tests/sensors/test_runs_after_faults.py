@@ -193,9 +193,16 @@ FAULTS = (
 )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        # .ci/run has time for the one that leaves most behind.
+        pytest.param(fault, marks=pytest.mark.slow if fault is ticks_that_raise_half_way else pytest.mark.long)
+        for fault in FAULTS
+    ],
+    ids=lambda fault: fault.__name__,
+)
 def test_every_needed_run_is_asked_for_exactly_once(
     place: Place, fault: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
