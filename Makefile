@@ -69,7 +69,7 @@ demo: $(VENV)/.local $(EXTRA)  ## the whole loop on this machine, ending with th
 test: $(VENV)/.local $(VENV)/.dev  ## all tests that need nothing but the package index (PYTEST="-k name" runs a part)
 	@$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile $(PYTEST)
 
-proofs: $(VENV)/.local $(VENV)/.dev  ## what neither `make test` nor .ci/run has time for: sensors, daemon and training until a decision, a cluster hit at every stage, the demo on two storages
+proofs: $(VENV)/.local $(VENV)/.dev  ## what neither `make test` nor .ci/run has time for: sensors, daemon and training until a decision, a cluster hit at every stage, the demo with both candidates and on two storages
 	@$(BIN)/python -m pytest -m long --timeout=1800
 
 lint: $(VENV)/.dev  ## ruff and types

@@ -1,5 +1,6 @@
 """Decision: everything evaluated beside each other, and the verdict with its evidence."""
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ from flywheel_assets.core.report import (
 from flywheel_assets.core.report.markdown import harmless
 from flywheel_assets.core.report.scatter import cost_against_quality
 from flywheel_assets.core.rows import WorkloadType
+from flywheel_assets.resources.again import AGAIN
 from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import registered_gates, token_prices, wanted
@@ -198,7 +200,23 @@ def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
                     derived_from=candidate.derived_from,
                     version=artifact.version,
                     adapter_version=adapter,
+                    served=_served(artifact),
                 )
+
+
+def _served(evaluation: Artifact) -> str | None:
+    """Hash of the model, template and prefix that answered (16 hex digits); None where nothing was recorded of them.
+
+    Where a person asked for it again, a model was replaced that nothing else tells from the one before. An adapter has a
+    version of its own, and builds of an engine come and go.
+    """
+    about = evaluation.summary.get("served")
+    if about is None:
+        return None
+    prefix = evaluation.manifest["inputs"].get(f"{graph.PREFIX}@{evaluation.partition.path}")
+    again = (evaluation.manifest["settings"] or {}).get(AGAIN)
+    said = [about.get("model_identity"), about.get("template_identity"), prefix, again]
+    return hashlib.sha256(orjson.dumps(said)).hexdigest()[:16]
 
 
 def _decide(work: Work) -> Mapping[str, Outcome]:

@@ -39,7 +39,8 @@ class ArmResult:
 
     `state` is `ok` exactly when `report` and `evaluation` are given; otherwise `failed`, `skipped` or `missing`, and
     `reason` says why. `derived_from` labels a model that was derived from another. `version` names the evaluation artifact,
-    `adapter_version` the adapter it ran with.
+    `adapter_version` the adapter it ran with, and `served` (a hash) the model, template and prefix that answered, None where
+    that was not recorded.
     """
 
     candidate: str
@@ -51,6 +52,7 @@ class ArmResult:
     derived_from: str | None = None
     version: str | None = None
     adapter_version: str | None = None
+    served: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Arm:
     row_ids: tuple[str, ...]
     scores: Columns
     errored: NDArray[np.bool_]
+    served: str | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -93,6 +96,7 @@ class Arm:
             "row_ids": list(self.row_ids),
             "scores": _columns_to_json(self.scores),
             "errored": [bool(flag) for flag in self.errored],
+            "served": self.served,
         }
 
     @classmethod
@@ -369,6 +373,7 @@ def _arm(result: ArmResult, row_ids: Sequence[str], added: frozenset[str]) -> Ar
         row_ids=found,
         scores=scores,
         errored=errored,
+        served=result.served,
     )
 
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Any
 
 from flywheel_assets.core.clusters import RESAMPLES
-from flywheel_assets.core.comparison import Comparison
+from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.datasets.exam import remarks_on
 from flywheel_assets.core.decision_text import observed, tested
 from flywheel_assets.core.gate_findings import MIN_CLUSTERS, ArmFinding, Model, arm_of, judge_arms
@@ -34,6 +34,8 @@ __all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "i
 
 # Parts of the evidence that name files of one home; `comparison` says the same by what it means.
 _NAMES_ARTIFACTS = ("dataset_version",)
+# By what is listed, what of it names a file, an endpoint or an error of one home.
+_SAYS_WHERE = {"arms": "version", "holes": "reason", "looks_taken": "served"}
 
 
 class Verdict(StrEnum):
@@ -100,7 +102,7 @@ class Decision:
         """
         meaning = {name: value for name, value in self.to_json().items() if name not in ("reasons", "evidence")}
         evidence = {name: value for name, value in self.evidence.items() if name not in _NAMES_ARTIFACTS}
-        for entries, left_out in (("arms", "version"), ("holes", "reason")):
+        for entries, left_out in _SAYS_WHERE.items():
             if entries in evidence:
                 evidence[entries] = [{k: v for k, v in entry.items() if k != left_out} for entry in evidence[entries]]
         return hashlib.sha256(json.dumps({**meaning, "evidence": evidence}, sort_keys=True).encode()).hexdigest()[:32]
@@ -186,6 +188,7 @@ def decide(
     else:
         evidence["look"] = {"number": look.number, "alpha": look.alpha}
         verdict = _verdict(comparison, findings, evidence, level, power, min_clusters)
+        winner = _winner_of(verdict, findings)
         taken = Look(
             look.number,
             len(comparison.row_ids),
@@ -194,8 +197,9 @@ def decide(
             verdict.verdict.value,
             tuple(looks),
             alpha,
-            _winner_of(verdict, findings),
+            _named(winner),
             tuple(chosen),
+            None if winner is None else winner.served,
         )
         kept = [other.timeless() for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
@@ -277,15 +281,17 @@ def _between_looks(
     if last is None:
         return Decision(Verdict.INCONCLUSIVE, None, None, needed, ("No registered look is reached yet.", *upcoming))
     said = f"Look {last.number}, at {last.rows} eval rows, "
-    still = [
-        finding
-        for finding in findings
-        if (finding.arm.candidate, finding.arm.variant.value, finding.arm.adapter_version) == last.winner
-    ]
-    # What looks were judged by was not always written down.
-    other_gates = last.gates is not None and last.gates != tuple(gates)
-    if not still or other_gates:
-        because = f"{said}said {last.verdict}{', by other gates than those of today' if other_gates else ''}."
+    still = [finding for finding in findings if _named(finding.arm) == last.winner]
+    # What looks were judged by, and what answered, was not always written down.
+    changed = (
+        ", by other gates than those of today"
+        if last.gates is not None and last.gates != tuple(gates)
+        else ", of another model or prefix than today's"
+        if still and last.served is not None and last.served != still[0].arm.served
+        else ""
+    )
+    if not still or changed:
+        because = f"{said}said {last.verdict}{changed}."
         return Decision(Verdict.INCONCLUSIVE, None, None, needed, (because, *upcoming))
     winner = still[0].arm
     missed = [observed(winner, found) for found in still[0].observed if not found.met]
@@ -309,12 +315,14 @@ def _on_the_incumbent(comparison: Comparison, gates: Sequence[Gate], incumbent: 
     ]
 
 
-def _winner_of(decision: Decision, findings: Sequence[ArmFinding]) -> tuple[str, str, str | None] | None:
-    for finding in findings:
-        arm = finding.arm
-        if (arm.candidate, arm.variant) == (decision.candidate, decision.variant):
-            return arm.candidate, arm.variant.value, arm.adapter_version
-    return None
+def _winner_of(decision: Decision, findings: Sequence[ArmFinding]) -> Arm | None:
+    named = decision.candidate, decision.variant
+    return next((finding.arm for finding in findings if (finding.arm.candidate, finding.arm.variant) == named), None)
+
+
+def _named(arm: Arm | None) -> tuple[str, str, str | None] | None:
+    """An arm as a look names it."""
+    return None if arm is None else (arm.candidate, arm.variant.value, arm.adapter_version)
 
 
 def _preference(finding: ArmFinding) -> tuple[float, float, int, str]:

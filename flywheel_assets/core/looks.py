@@ -38,8 +38,9 @@ class Look:
     """One look that was taken: the `number`-th, at `rows` eval rows, on the comparison of that data version.
 
     `registered` and `total_alpha` are the schedule it was taken under (none registered: a decision at the full alpha),
-    `alpha` what it spent; `winner` names candidate, variant and adapter version of a promotion. `gates` are those it was
-    judged by, None where that was not written down; `time` (ISO 8601, UTC) when it was taken, None in evidence.
+    `alpha` what it spent; `winner` names candidate, variant and adapter version of a promotion, and `served` what it
+    answered with (`core.comparison.ArmResult`). `gates` are those it was judged by; both None where that was not written
+    down. `time` (ISO 8601, UTC) is when it was taken, None in evidence.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Look:
     total_alpha: float
     winner: tuple[str, str, str | None] | None = None
     gates: tuple[Gate, ...] | None = None
+    served: str | None = None
     time: str | None = None
 
     @property
@@ -68,7 +70,11 @@ class Look:
 
     def to_json(self) -> Json:
         """A JSON-ready form; `from_json` is its inverse."""
-        return asdict(self) | {
+        value = asdict(self)
+        if self.served is None:
+            # As looks were written before it was told: what they hash to stays what it was.
+            del value["served"]
+        return value | {
             "registered": list(self.registered),
             "winner": None if self.winner is None else list(self.winner),
             "gates": None if self.gates is None else [gate.to_json() for gate in self.gates],

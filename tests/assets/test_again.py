@@ -62,6 +62,22 @@ def replaced(body: Json) -> Json:
     return {"role": "assistant", "content": "Sorry."}
 
 
+def served(home: ExistingHome) -> dict[tuple[str, str], str]:
+    """What answered for each arm that was compared."""
+    artifact = home.bench.flywheel.artifacts.require(graph.COMPARISON, Partition(ANSWERS))
+    arms = json.loads((artifact.path / "comparison.json").read_text())["arms"]
+    return {(arm["candidate"], arm["variant"]): arm["served"] for arm in arms if arm["state"] == "ok"}
+
+
+def test_a_comparison_tells_the_model_that_was_replaced_from_the_one_before(made: ExistingHome) -> None:
+    before = served(made)
+    assert None not in before.values() and len(before) == 5
+    made.double.answer = replaced
+    again(made, BASE)
+    after = served(made)
+    assert {arm for arm in before if before[arm] != after[arm]} == {("remote", "base")}
+
+
 def test_a_model_replaced_behind_its_url_is_asked_every_row_anew_and_all_that_follows_is_made(
     made: ExistingHome, instance: DagsterInstance, capsys: pytest.CaptureFixture[str]
 ) -> None:

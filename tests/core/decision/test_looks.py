@@ -77,6 +77,23 @@ def test_between_looks_the_promotion_stands_while_its_model_is_the_one_compared(
     assert (unsettled.verdict, unsettled.needed_rows) == (Verdict.INCONCLUSIVE, 140)
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_between_looks_a_promotion_ends_where_another_model_answers_under_the_same_name(
+    evidence: Any, recorded: bool
+) -> None:
+    rows = evidence.rows(210)
+    arm = replace(evidence.arm(rows), adapter_version=None, served="that model" if recorded else None)
+    first = decide(evidence.compare(rows, arm), looks=[200, 400])
+    assert first.verdict is Verdict.PROMOTE
+    more = evidence.rows(230)
+    swapped = evidence.compare(more, replace(evidence.arm(more), adapter_version=None, served="another"))
+    between = decide(swapped, looks=[200, 400], earlier=taken(first))
+    # What a release before did not write down cannot be held against it.
+    assert between.verdict is (Verdict.INCONCLUSIVE if recorded else Verdict.PROMOTE)
+    said = "Look 1, at 210 eval rows, said promote, of another model or prefix than today's."
+    assert (said in between.reasons) is recorded
+
+
 def test_a_look_that_was_passed_over_leaves_its_share_to_the_next(evidence: Any) -> None:
     rows = evidence.rows(200)
     skipped = decide(evidence.compare(rows, evidence.arm(rows)), GATES, looks=LOOKS)
