@@ -183,7 +183,11 @@ def promotes(setting: Setting, rng: np.random.Generator) -> bool:
     earlier: tuple[Look, ...] = ()
     for look in setting.looks or (rows.n,):
         decided = decide(_first(compared, look), gates_of(setting), alpha=ALPHA, looks=setting.looks, earlier=earlier)
-        if decided.verdict is Verdict.PROMOTE:
+        if setting.gate == "improvement":
+            # The base variant meets the other gate, and rightly: it is the tuned one that gains no more than the margin.
+            if any(arm["passes"] for arm in decided.evidence["arms"] if arm["variant"] != Variant.BASE):
+                return True
+        elif decided.verdict is Verdict.PROMOTE:
             return setting.good == 0 or decided.candidate == "m0"
         earlier = tuple(Look.from_json(look) for look in decided.evidence["looks_taken"])
     return False
