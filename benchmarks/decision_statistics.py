@@ -373,7 +373,7 @@ def _plot(name: str, rates: dict[str, float], target: float, title: str) -> None
     axes.errorbar([rates[name] for name in names], range(len(names)), xerr=errors, fmt="o", markersize=4, color="#2563eb")
     axes.axvline(target, color="#b91c1c", linewidth=1, linestyle="--")
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_title(f"{title} ({EXPERIMENTS:,} experiments each)", fontsize=9)
+    drawn.suptitle(f"{title} ({EXPERIMENTS:,} experiments each)", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     drawn.savefig(_PLOTS / name, dpi=110)
 
