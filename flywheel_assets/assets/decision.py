@@ -200,11 +200,11 @@ def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
                     derived_from=candidate.derived_from,
                     version=artifact.version,
                     adapter_version=adapter,
-                    served=_served(artifact),
+                    answered_by=_who_answered(artifact),
                 )
 
 
-def _served(evaluation: Artifact) -> str | None:
+def _who_answered(evaluation: Artifact) -> str | None:
     """Hash of the model, template and prefix that answered (16 hex digits); None where nothing was recorded of them.
 
     Where a person asked for it again, a model was replaced that nothing else tells from the one before. An adapter has a

@@ -39,8 +39,8 @@ class ArmResult:
 
     `state` is `ok` exactly when `report` and `evaluation` are given; otherwise `failed`, `skipped` or `missing`, and
     `reason` says why. `derived_from` labels a model that was derived from another. `version` names the evaluation artifact,
-    `adapter_version` the adapter it ran with, and `served` (a hash) the model, template and prefix that answered, None where
-    that was not recorded.
+    `adapter_version` the adapter it ran with, and `answered_by` (a hash) the model, template and prefix that answered, None
+    where that was not recorded.
     """
 
     candidate: str
@@ -52,7 +52,7 @@ class ArmResult:
     derived_from: str | None = None
     version: str | None = None
     adapter_version: str | None = None
-    served: str | None = None
+    answered_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Arm:
     row_ids: tuple[str, ...]
     scores: Columns
     errored: NDArray[np.bool_]
-    served: str | None = None
+    answered_by: str | None = None
 
     @property
     def is_ok(self) -> bool:
@@ -96,7 +96,7 @@ class Arm:
             "row_ids": list(self.row_ids),
             "scores": _columns_to_json(self.scores),
             "errored": [bool(flag) for flag in self.errored],
-            "served": self.served,
+            "answered_by": self.answered_by,
         }
 
     @classmethod
@@ -373,7 +373,7 @@ def _arm(result: ArmResult, row_ids: Sequence[str], added: frozenset[str]) -> Ar
         row_ids=found,
         scores=scores,
         errored=errored,
-        served=result.served,
+        answered_by=result.answered_by,
     )
 
 

@@ -35,7 +35,7 @@ __all__ = ["Decision", "InvalidEvidence", "InvalidGate", "Verdict", "decide", "i
 # Parts of the evidence that name files of one home; `comparison` says the same by what it means.
 _NAMES_ARTIFACTS = ("dataset_version",)
 # By what is listed, what of it names a file, an endpoint or an error of one home.
-_SAYS_WHERE = {"arms": "version", "holes": "reason", "looks_taken": "served"}
+_SAYS_WHERE = {"arms": "version", "holes": "reason", "looks_taken": "answered_by"}
 
 
 class Verdict(StrEnum):
@@ -199,7 +199,7 @@ def decide(
             alpha,
             _named(winner),
             tuple(chosen),
-            None if winner is None else winner.served,
+            None if winner is None else winner.answered_by,
         )
         kept = [other.timeless() for other in earlier if not taken.repeats(other)]
         evidence["looks_taken"] = [other.to_json() for other in (*kept, taken)]
@@ -282,14 +282,7 @@ def _between_looks(
         return Decision(Verdict.INCONCLUSIVE, None, None, needed, ("No registered look is reached yet.", *upcoming))
     said = f"Look {last.number}, at {last.rows} eval rows, "
     still = [finding for finding in findings if _named(finding.arm) == last.winner]
-    # What looks were judged by, and what answered, was not always written down.
-    changed = (
-        ", by other gates than those of today"
-        if last.gates is not None and last.gates != tuple(gates)
-        else ", of another model or prefix than today's"
-        if still and last.served is not None and last.served != still[0].arm.served
-        else ""
-    )
+    changed = _changed_since(last, gates, still[0].arm if still else None)
     if not still or changed:
         because = f"{said}said {last.verdict}{changed}."
         return Decision(Verdict.INCONCLUSIVE, None, None, needed, (because, *upcoming))
@@ -300,6 +293,18 @@ def _between_looks(
         return Decision(Verdict.INCONCLUSIVE, None, None, needed, (because, *missed, *upcoming))
     because = f"{said}promoted {winner.label}, and that stands."
     return Decision(Verdict.PROMOTE, winner.candidate, winner.variant, None, (because, *upcoming))
+
+
+def _changed_since(look: Look, gates: Sequence[Gate], winner: Arm | None) -> str:
+    """What a look's verdict rests on that is another today; empty where all is the same, or was not written down.
+
+    `winner` is the arm of today that bears the name of the one promoted, if there is any.
+    """
+    if look.gates not in (None, tuple(gates)):
+        return ", by other gates than those of today"
+    if winner is not None and look.answered_by not in (None, winner.answered_by):
+        return ", of another model or prefix than today's"
+    return ""
 
 
 def _on_the_incumbent(comparison: Comparison, gates: Sequence[Gate], incumbent: Model | None) -> list[str]:

@@ -38,7 +38,7 @@ class Look:
     """One look that was taken: the `number`-th, at `rows` eval rows, on the comparison of that data version.
 
     `registered` and `total_alpha` are the schedule it was taken under (none registered: a decision at the full alpha),
-    `alpha` what it spent; `winner` names candidate, variant and adapter version of a promotion, and `served` what it
+    `alpha` what it spent; `winner` names candidate, variant and adapter version of a promotion, and `answered_by` what it
     answered with (`core.comparison.ArmResult`). `gates` are those it was judged by; both None where that was not written
     down. `time` (ISO 8601, UTC) is when it was taken, None in evidence.
     """
@@ -52,7 +52,7 @@ class Look:
     total_alpha: float
     winner: tuple[str, str, str | None] | None = None
     gates: tuple[Gate, ...] | None = None
-    served: str | None = None
+    answered_by: str | None = None
     time: str | None = None
 
     @property
@@ -71,9 +71,9 @@ class Look:
     def to_json(self) -> Json:
         """A JSON-ready form; `from_json` is its inverse."""
         value = asdict(self)
-        if self.served is None:
+        if self.answered_by is None:
             # As looks were written before it was told: what they hash to stays what it was.
-            del value["served"]
+            del value["answered_by"]
         return value | {
             "registered": list(self.registered),
             "winner": None if self.winner is None else list(self.winner),

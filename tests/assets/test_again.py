@@ -62,19 +62,19 @@ def replaced(body: Json) -> Json:
     return {"role": "assistant", "content": "Sorry."}
 
 
-def served(home: ExistingHome) -> dict[tuple[str, str], str]:
+def answered_by(home: ExistingHome) -> dict[tuple[str, str], str]:
     """What answered for each arm that was compared."""
     artifact = home.bench.flywheel.artifacts.require(graph.COMPARISON, Partition(ANSWERS))
     arms = json.loads((artifact.path / "comparison.json").read_text())["arms"]
-    return {(arm["candidate"], arm["variant"]): arm["served"] for arm in arms if arm["state"] == "ok"}
+    return {(arm["candidate"], arm["variant"]): arm["answered_by"] for arm in arms if arm["state"] == "ok"}
 
 
 def test_a_comparison_tells_the_model_that_was_replaced_from_the_one_before(made: ExistingHome) -> None:
-    before = served(made)
+    before = answered_by(made)
     assert None not in before.values() and len(before) == 5
     made.double.answer = replaced
     again(made, BASE)
-    after = served(made)
+    after = answered_by(made)
     assert {arm for arm in before if before[arm] != after[arm]} == {("remote", "base")}
 
 

@@ -82,16 +82,27 @@ def test_between_looks_a_promotion_ends_where_another_model_answers_under_the_sa
     evidence: Any, recorded: bool
 ) -> None:
     rows = evidence.rows(210)
-    arm = replace(evidence.arm(rows), adapter_version=None, served="that model" if recorded else None)
+    arm = replace(evidence.arm(rows), adapter_version=None, answered_by="that model" if recorded else None)
     first = decide(evidence.compare(rows, arm), looks=[200, 400])
     assert first.verdict is Verdict.PROMOTE
     more = evidence.rows(230)
-    swapped = evidence.compare(more, replace(evidence.arm(more), adapter_version=None, served="another"))
+    swapped = evidence.compare(more, replace(evidence.arm(more), adapter_version=None, answered_by="another"))
     between = decide(swapped, looks=[200, 400], earlier=taken(first))
     # What a release before did not write down cannot be held against it.
     assert between.verdict is (Verdict.INCONCLUSIVE if recorded else Verdict.PROMOTE)
     said = "Look 1, at 210 eval rows, said promote, of another model or prefix than today's."
     assert (said in between.reasons) is recorded
+
+
+def test_between_looks_a_verdict_by_other_gates_is_said_to_be_one_though_nothing_was_promoted(evidence: Any) -> None:
+    rows = evidence.rows(210)
+    first = decide(evidence.compare(rows, evidence.arm(rows, lambda i: i % 2 == 0)), GATES, looks=[200, 400])
+    assert first.verdict is Verdict.KEEP
+    more = evidence.rows(230)
+    others = [replace(GATES[0], limit=0.2)]
+    between = decide(evidence.compare(more, evidence.arm(more)), others, looks=[200, 400], earlier=taken(first))
+    assert between.verdict is Verdict.INCONCLUSIVE
+    assert "Look 1, at 210 eval rows, said keep, by other gates than those of today." in between.reasons
 
 
 def test_a_look_that_was_passed_over_leaves_its_share_to_the_next(evidence: Any) -> None:
