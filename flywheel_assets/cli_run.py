@@ -76,6 +76,7 @@ def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: C
             "failures": report.failures,
             "holes": [f"{hole.asset} of {hole.partition}: {hole.reason}" for hole in report.holes],
             "seconds": report.seconds,
+            "arrived": list(report.arrived),
             "wall_s": report.wall_s,
         }
         sys.stdout.write(json.dumps(content) + "\n")
@@ -93,6 +94,9 @@ def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: C
     others = ((hole.reason, f"{hole.asset} of {hole.partition}") for hole in holes)
     for reason, names in grouped((reason, name) for reason, name in others if name not in report.failures).items():
         out.print(f"not made: {names}: {escape(reason)}", style="yellow")
+
+    if report.arrived:
+        out.print(f"new records came meanwhile: {', '.join(report.arrived)}. `flywheel run` takes them in.", style="dim")
 
 
 def _stamped(out: Console) -> Say:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
-from pathlib import Path
 
 import dagster as dg
 from dagster import DagsterInstance
@@ -35,7 +34,7 @@ from flywheel_assets.resources.processes import FORK_SERVER_PID, IMPORTED_ONCE, 
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG, partition_tags
 from flywheel_assets.resources.telemetry.losses import is_old_news
 from flywheel_assets.runner import Choice, RunReport, Say, turn
-from flywheel_assets.settings import load_settings
+from flywheel_assets.settings import Settings, load_settings
 
 # A training child ends within 10 s of being told; then the worker reports its run as cancelled.
 _STOP_GRACE_S = 15.0
@@ -46,10 +45,14 @@ _LONGEST_TMPDIR = 108 - len("/pymp-12345678/listener-12345678\0")
 
 
 class ForkedWorkers:
-    """Executes every batch in a forked process; `Workers` of the runner. `imports` are further modules that runs need."""
+    """Executes every batch in a forked process; `Workers` of the runner. `imports` are further modules that runs need.
 
-    def __init__(self, settings_file: Path | None, *, progress_on_stderr: bool = False, imports: Sequence[str] = ()) -> None:
-        self._settings_file = settings_file
+    All runs of a turn have the settings it was planned with: one that read flywheel.yaml itself, after an edit, would make
+    something else than what it was started for, and be started again. None: as the file stands when a run begins.
+    """
+
+    def __init__(self, settings: Settings | None, *, progress_on_stderr: bool = False, imports: Sequence[str] = ()) -> None:
+        self._settings = settings
         self._progress_on_stderr = progress_on_stderr
         self._running: dict[ForkServerProcess, Batch] = {}
         folder = tempfile.gettempdir()
@@ -64,7 +67,7 @@ class ForkedWorkers:
 
     def start(self, batch: Batch, flywheel_run: str) -> None:
         """Begin to execute a batch."""
-        arguments = (self._settings_file, batch, flywheel_run, self._progress_on_stderr)
+        arguments = (self._settings, batch, flywheel_run, self._progress_on_stderr)
         process = FORK_SERVER.Process(target=_work, args=arguments, name=batch.name)
         process.start()
         self._running[process] = batch
@@ -97,7 +100,7 @@ def turn_in_processes(
 ) -> RunReport:
     """`runner.turn` with a process for each run; what a killed run left in a cluster is taken up, or ended."""
     settings = flywheel.settings
-    workers = ForkedWorkers(settings.file, progress_on_stderr=progress_on_stderr, imports=flywheel.telemetry.imports)
+    workers = ForkedWorkers(settings, progress_on_stderr=progress_on_stderr, imports=flywheel.telemetry.imports)
     try:
         return turn(instance, flywheel, workers, choice, say, flywheel_run=flywheel_run)
     finally:
@@ -105,13 +108,13 @@ def turn_in_processes(
         sweep(settings, say, min_idle_s=0)
 
 
-def _work(settings_file: Path | None, batch: Batch, flywheel_run: str, progress_on_stderr: bool) -> None:
+def _work(settings: Settings | None, batch: Batch, flywheel_run: str, progress_on_stderr: bool) -> None:
     """The body of a worker process: one run, in this process; exits 1 when it failed."""
     die_with_parent(int(os.environ[FORK_SERVER_PID]))
     # Ctrl-C goes to the whole group of the terminal; what it means for this run is for `flywheel run` to say (`stop`).
     os.setpgid(0, 0)
     out = Console(stderr=progress_on_stderr, highlight=False, soft_wrap=True)
-    defs = build_defs(load_settings(settings_file), loggers={"console": _console_logger(out, batch)})
+    defs = build_defs(settings or load_settings(), loggers={"console": _console_logger(out, batch)})
     with own_instance() as instance:
         sys.exit(0 if execute(instance, defs, batch, flywheel_run) else 1)
 

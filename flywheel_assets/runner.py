@@ -22,6 +22,7 @@ from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.pacing import OneTurn
 from flywheel_assets.resources.runs import announce_cancelling, bury_dead_runs
 from flywheel_assets.settings import SettingsError
 
@@ -62,7 +63,8 @@ class Choice:
 
 @dataclass(slots=True)
 class RunReport:
-    """What one call of `turn` did. `workloads` are those asked for (none: all); `seconds` maps batches to wall seconds."""
+    """What one call of `turn` did. `workloads` are those asked for (none: all); `seconds` maps batches to wall seconds;
+    `arrived` are the workloads that got records too late for this turn."""
 
     flywheel_run: str
     workloads: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class RunReport:
     left: tuple[PlanItem, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     buried: list[str] = field(default_factory=list)
+    arrived: tuple[str, ...] = ()
     wall_s: float = 0.0
 
     @property
@@ -100,12 +103,16 @@ def slugs_of(flywheel: Flywheel, workloads: Collection[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def current_plan(instance: DagsterInstance, flywheel: Flywheel, given_up: Collection[Attempt] = ()) -> Plan:
-    """What is stale now, after registering new workloads as partitions."""
+def current_plan(
+    instance: DagsterInstance, flywheel: Flywheel, given_up: Collection[Attempt] = (), about: OneTurn | None = None
+) -> Plan:
+    """What is stale now, after registering new workloads as partitions; `about` shows a turn the records it began with."""
     summaries = flywheel.traces.workloads()
     observe_summaries(instance, summaries)
     heard = Announcements().latest(instance)
-    return plan(flywheel.state(announced=heard, summaries=summaries), given_up=frozenset(given_up))
+    state = flywheel.state(announced=heard, summaries=summaries)
+    shown = state if about is None else about.shown(flywheel, state)
+    return plan(shown, given_up=frozenset(given_up))
 
 
 def new_flywheel_run() -> str:
@@ -136,9 +143,10 @@ def turn(
     flywheel.artifacts.sweep_drafts()
     given_up: set[Attempt] = set()
     running: dict[Batch, float] = {}
+    about = OneTurn()
     try:
         while True:
-            whole = current_plan(instance, flywheel, given_up)
+            whole = current_plan(instance, flywheel, given_up, about)
             current = _narrowed(whole, choice)
             startable = _startable(current, running, flywheel)
             if not startable and not running:
@@ -151,14 +159,16 @@ def turn(
                 break
             for batch, succeeded in workers.wait():
                 report.seconds[batch.name] = report.seconds.get(batch.name, 0.0) + time.monotonic() - running.pop(batch)
+                about.settle(batch.partition, batch.assets)
                 given_up |= _settle(flywheel, batch, succeeded, report)
     finally:
         if running:
             say("interrupted: ending training and servers ...")
             announce_cancelling(instance, report.flywheel_run)
             workers.stop()
-    report.holes = tuple(hole for hole in current.holes if choice.allows_hole(hole))
+    report.holes = tuple(hole for hole in current.holes if choice.allows_hole(hole) and about.includes(hole.partition))
     report.left = current.items
+    report.arrived = tuple(slug for slug in about.arrived(flywheel) if not choice.workloads or slug in choice.workloads)
     report.wall_s = time.monotonic() - started
     return report
 

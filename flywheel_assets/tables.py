@@ -192,8 +192,16 @@ def _print_decision(decision: Json | None, out: Console) -> None:
         out.print(f"  looks: {looks['taken']} taken, {looks['spent']:.3g} of alpha {looks['alpha']:g} spent")
     if start := looks["started_over"]:
         out.print(f"  looks were started over on {start['time']} by {start['who']}: {start['why']}", markup=False)
+    if lag := decision["lag"]:
+        out.print(
+            f"  {lag['waiting_records']:,} newer records are not in it; it is {_ago(lag['seconds'])} behind", style="dim"
+        )
     if decision["expired"]:
         out.print(f"  (expired: {escape(decision['expired'])})", style="yellow")
+
+
+def _ago(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _judge_columns(workload: Json) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from flywheel_assets.cli_errors import UserError
 from flywheel_assets.run_worker import ForkedWorkers
 from tests.e2e.clone import Clone
 from tests.e2e.own_traffic import write_ticket_records
-from tests.fakes import Fault, OpenAIDouble
+from tests.fakes import Fault, Message, OpenAIDouble
 
 # Asks for a worker that would live for a minute, and is killed SECONDS after that.
 _KILLED_RUNNER = """
@@ -88,6 +89,24 @@ def test_ctrl_c_ends_a_turn_and_its_runs_are_cancelled_not_failed(tmp_path: Path
         statuses = {run.status for run in instance.get_runs()}
     assert statuses == {DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED}
     assert clone.status()["tickets"]["cells"]["remote"]["base"]["state"] != "failed"
+
+
+def test_settings_edited_while_a_turn_works_are_for_the_next_turn(tmp_path: Path) -> None:
+    clone = Clone.make(tmp_path / "clone")
+    before = (clone.root / "flywheel.yaml").read_text()
+
+    def answer(request: Message) -> Message:
+        clone.edit(lambda content: content["evaluation"].update(max_tokens=99))
+        return {"role": "assistant", "content": "ok"}
+
+    with OpenAIDouble(answer=answer) as double:
+        remote = {"id": "remote", "model": double.url, "engine": "openai", "trainable": False}
+        clone.edit(lambda content: content.update(candidates=[remote], evaluation={"concurrency": 1}))
+        clone.flywheel("ingest", str(write_ticket_records(tmp_path / "my.jsonl", 60, workload="tickets")))
+        clone.flywheel("run", timeout=200)
+        assert (clone.root / "flywheel.yaml").read_text() != before
+        planned = json.loads(clone.flywheel("run", "--dry-run", "--json").stdout)["items"]
+    assert {item["asset"] for item in planned} >= {"evals/base", "decision"}
 
 
 def _marked(mark: Path) -> list[psutil.Process]:

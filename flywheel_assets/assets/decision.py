@@ -49,6 +49,7 @@ from flywheel_assets.resources.artifacts import Artifact, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import registered_gates, token_prices, wanted
 from flywheel_assets.resources.judge.choice import judge_columns
+from flywheel_assets.resources.lag import TRAFFIC_READ_AT
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
@@ -176,7 +177,7 @@ def _full_price_notes(arms: Sequence[ArmResult], prices: Mapping[str, TokenPrice
 
 def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
     """Every variant of every candidate, as it ended."""
-    state = flywheel.state([workload])
+    state = flywheel.state([workload], as_read=True)
     holes = {(hole.asset, hole.partition): hole.reason for hole in plan(state, given_up=every_failure(state)).holes}
     for candidate in flywheel.settings.candidates_of(workload):
         partition = Partition(workload, candidate.id)
@@ -254,7 +255,10 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     for name in PICTURES:
         shutil.copyfile(upstream.path / name, draft / name)
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
-    return {graph.DECISION: Outcome(Made(decided.data_version(), decided.to_status()), [gates])}
+    read_at = work.upstream(graph.RECORDS).manifest["created_at"]
+    return {
+        graph.DECISION: Outcome(Made(decided.data_version(), {**decided.to_status(), TRAFFIC_READ_AT: read_at}), [gates])
+    }
 
 
 def _losses(work: Work, compared: Comparison, decided: Decision) -> tuple[Losses, ...]:

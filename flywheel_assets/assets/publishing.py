@@ -17,7 +17,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.assets.metadata import link
-from flywheel_assets.core.graph import BY_NAME, Partition, Scope
+from flywheel_assets.core.graph import BY_NAME, RECORDS, Partition, Scope
 from flywheel_assets.core.planner import Inputs, inputs_of
 from flywheel_assets.core.rows import Json
 from flywheel_assets.partitions import partition_of
@@ -277,7 +277,9 @@ def _not_applicable(context: dg.AssetExecutionContext, artifact: Artifact) -> It
 
 def _inputs(flywheel: Flywheel, name: str, partition: Partition) -> Inputs:
     only = [partition.workload] if partition.workload else None
-    state = flywheel.state(only)
+    # What came since the records were read is for the next turn: a body that saw it would find its upstream stale, and make
+    # something else than what it was planned for.
+    state = flywheel.state(only, as_read=name != RECORDS)
     inputs = inputs_of((name, partition), state)
     if inputs.missing:
         lacks = "; ".join(f"{hole.asset} of {hole.partition} ({hole.reason})" for hole in inputs.missing)

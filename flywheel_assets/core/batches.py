@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import EVERYTHING, Partition
-from flywheel_assets.core.planner import Plan, PlanItem, Target
+from flywheel_assets.core.planner import FlywheelState, Plan, PlanItem, Target, inputs_of
 from flywheel_assets.core.rows import Variant
 
 
@@ -94,6 +94,24 @@ def batches(plan: Plan, *, busy: Collection[tuple[Partition, Lane]] = ()) -> lis
     order = list(Lane)
     found = [Batch(partition, lane, tuple(items)) for (partition, lane), items in grouped.items()]
     return sorted(found, key=lambda batch: order.index(batch.lane))
+
+
+def meanwhile(state: FlywheelState, plan: Plan) -> list[Batch]:
+    """The catalog, where something was decided since it was made and it would have to wait for other workloads.
+
+    It says what is decided now. Where there is traffic, some workload is always about to be decided again.
+    """
+    target = (graph.CATALOG, EVERYTHING)
+    item, published = plan.item(target), state.published.get(target)
+    if item is None or item.ready:
+        return []
+    key = inputs_of(target, state).key
+    decided = any(name == graph.DECISION for name, _ in state.published)
+    failed = state.failures.get(target)
+    if not decided or (published is not None and published.inputs_key == key) or (failed and failed.inputs_key == key):
+        return []
+    alone = PlanItem(graph.CATALOG, EVERYTHING, "something was decided meanwhile", key)
+    return [Batch(EVERYTHING, Lane.VERDICT, (alone,))]
 
 
 def parse_identity(name: str) -> tuple[Partition, Lane]:

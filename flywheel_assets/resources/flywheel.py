@@ -9,7 +9,17 @@ from functools import partial
 
 from flywheel_assets.core.gate_findings import Model
 from flywheel_assets.core.gates import LATENCY, Against
-from flywheel_assets.core.graph import ADAPTER, CATALOG, COMPARISON, DECISION, NODES, PUBLISHED_ADAPTER, Partition, Scope
+from flywheel_assets.core.graph import (
+    ADAPTER,
+    CATALOG,
+    COMPARISON,
+    DECISION,
+    NODES,
+    PUBLISHED_ADAPTER,
+    RECORDS,
+    Partition,
+    Scope,
+)
 from flywheel_assets.core.planner import Failure, FlywheelState, Published, Target
 from flywheel_assets.core.promotion import serving
 from flywheel_assets.core.rows import Json, Variant
@@ -100,6 +110,11 @@ class Flywheel:
         """What was looked at, and what that spent of alpha."""
         return LookLog(self.settings.home, self.artifacts)
 
+    def watermark_read(self, workload: str) -> str | None:
+        """How far the workload's current records go; None where there are none yet."""
+        records = self.artifacts.current(RECORDS, Partition(workload))
+        return None if records is None else str(records.summary["watermark"])
+
     def workloads(self, only: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Every workload of the trace store (or those named), with the candidates examined on it."""
         known = [summary.slug for summary in self.traces.workloads()] if only is None else list(only)
@@ -110,14 +125,18 @@ class Flywheel:
         only: Iterable[str] | None = None,
         announced: Mapping[Target, str] | None = None,
         summaries: Sequence[WorkloadSummary] | None = None,
+        as_read: bool = False,
     ) -> FlywheelState:
         """What the planner looks at. `announced` maps targets to the data version of their latest materialization;
         None takes every event for granted (a body does: it is about to emit its own). `summaries` are the store's
-        workloads, where they are at hand."""
+        workloads, where they are at hand. `as_read` shows each workload as its records were read last, as if nothing had
+        come since."""
         # Asked for once: in some stores this is a request over the network.
         summaries = self.traces.workloads() if summaries is None else summaries
         workloads = self.workloads([summary.slug for summary in summaries] if only is None else only)
         watermarks = {s.slug: s.watermark for s in summaries if s.count and s.slug in workloads}
+        if as_read:
+            watermarks = {slug: self.watermark_read(slug) or watermark for slug, watermark in watermarks.items()}
         published: dict[Target, Published] = {}
         failures: dict[Target, Failure] = {}
         again: set[Target] = set()

@@ -106,7 +106,8 @@ def _winner(flywheel: Flywheel, workload: str, action: Action) -> Json:
 
 
 def _refuse_what_does_not_hold_any_more(flywheel: Flywheel, workload: str, decision: Artifact) -> None:
-    state = flywheel.state([workload])
-    reason = why_expired(flywheel, decision, plan(state, given_up=every_failure(state)))
+    state = flywheel.state([workload], as_read=True)
+    watermark = flywheel.traces.watermark(workload)
+    reason = why_expired(flywheel, decision, watermark, plan(state, given_up=every_failure(state)))
     if reason is not None:
         raise PromotionRefused(f"workload '{workload}': {reason}.")

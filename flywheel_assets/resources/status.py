@@ -16,6 +16,7 @@ from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
 from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.lag import lag_of
 from flywheel_assets.resources.sample_plan import exam_of
 
 
@@ -23,6 +24,8 @@ def status_of(flywheel: Flywheel) -> Json:
     """`{"workloads": {slug: {...}}}`, as described in docs/status.md."""
     state = flywheel.state()
     current = plan(state, given_up=every_failure(state))
+    as_read = flywheel.state(as_read=True)
+    settled = plan(as_read, given_up=every_failure(as_read))
     summaries = {summary.slug: summary for summary in flywheel.traces.workloads()}
     return {
         "workloads": {
@@ -43,7 +46,7 @@ def status_of(flywheel: Flywheel) -> Json:
                     }
                     for candidate in candidates
                 },
-                "decision": _decision(flywheel, current, slug),
+                "decision": _decision(flywheel, current, settled, summaries[slug].watermark, slug),
                 "problems": [
                     {"asset": hole.asset, "candidate": hole.partition.candidate or None, "reason": hole.reason}
                     for hole in current.holes
@@ -83,8 +86,11 @@ def _variant(flywheel: Flywheel, state: FlywheelState, current: Plan, target: Ta
     return base
 
 
-def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
-    """`D` of the status format, with a word on whether it still stands."""
+def _decision(flywheel: Flywheel, current: Plan, settled: Plan, watermark: str, slug: str) -> Json | None:
+    """`D` of the status format, with a word on whether it still stands.
+
+    `current` is today's plan, `settled` the one as if nothing had come since the records were read up to.
+    """
     artifact = flywheel.artifacts.current(graph.DECISION, Partition(slug))
     if artifact is None:
         return None
@@ -99,7 +105,8 @@ def _decision(flywheel: Flywheel, current: Plan, slug: str) -> Json | None:
         "serving": served.to_json() if served else None,
         "stale": stale.reason if stale else None,
         "expires": expires_at(flywheel, artifact),
-        "expired": why_expired(flywheel, artifact, current),
+        "expired": why_expired(flywheel, artifact, watermark, settled),
+        "lag": lag.to_json() if (lag := lag_of(flywheel, slug, watermark, settled)) is not None else None,
         "looks": looks_of(flywheel, slug),
     }
 

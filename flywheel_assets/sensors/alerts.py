@@ -7,6 +7,7 @@ Two, because Dagster's failure sensor is called for failed runs only and moves o
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from flywheel_assets.core.graph import Partition
 from flywheel_assets.partitions import CANDIDATE_DIMENSION, WORKLOAD, WORKLOAD_DIMENSION
 from flywheel_assets.resources.alerts import Outbox, channels_of
 from flywheel_assets.resources.flywheel import Flywheel
-from flywheel_assets.settings import Settings
+from flywheel_assets.resources.latest import latest
+from flywheel_assets.settings import Settings, SettingsError
 from flywheel_assets.settings.alerts import AlertKind
 
 # A tick has 60 s before Dagster kills it; one sending that has begun may take another 40 s.
@@ -49,6 +51,9 @@ def failed_runs_sensor(settings: Settings) -> dg.SensorDefinition:
     )
     def failed_runs(context: dg.RunFailureSensorContext, flywheel: dg.ResourceParam[Flywheel]) -> None:
         """Must never send anything itself: what it fails to do is not asked of it a second time."""
+        # A faulty edit of the settings must not lose the news of a failure.
+        with suppress(SettingsError):
+            flywheel = latest(flywheel)
         if _is_ours(context.dagster_run):
             Outbox(flywheel.settings.home).put(_failure(context, flywheel.settings.alerts.ui_url))
 
@@ -66,6 +71,10 @@ def alerts_sensor(settings: Settings) -> dg.SensorDefinition:
     )
     def alerts(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
         """Must never tell a thing twice, and never move its cursor past what is not written down in the outbox."""
+        try:
+            flywheel = latest(flywheel)
+        except SettingsError as error:
+            return dg.SkipReason(str(error))
         ours, outbox = flywheel.settings.alerts, Outbox(flywheel.settings.home)
         workloads = context.instance.get_dynamic_partitions(str(WORKLOAD.name))
         if AlertKind.DECISION_CHANGE in ours.on:

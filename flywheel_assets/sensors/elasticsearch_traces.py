@@ -12,13 +12,14 @@ import dagster as dg
 
 from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_summaries
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.latest import latest
 from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.resources.trace_stores.elasticsearch import (
     ElasticsearchTraceStore,
     ElasticsearchUnavailable,
     Pulsing,
 )
-from flywheel_assets.settings import Settings
+from flywheel_assets.settings import Settings, SettingsError
 
 # A tick has 60 s before Dagster kills it without a trace; 20 s leaves room for a slow event log.
 TICK_BUDGET_S = 20.0
@@ -36,7 +37,10 @@ def elasticsearch_traces_sensor(settings: Settings) -> dg.SensorDefinition:
     def elasticsearch_traces(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
         """Must never start a run, and never move its cursor before everything it stands for is in the event log: a tick that
         raises half-way is simply repeated, and reports nothing twice."""
-        store = flywheel.traces
+        try:
+            store = latest(flywheel).traces
+        except SettingsError as error:
+            return dg.SkipReason(str(error))
         if not isinstance(store, Pulsing):
             return dg.SkipReason("Records are not in Elasticsearch (trace_store in flywheel.yaml).")
         began = time.monotonic()

@@ -1,10 +1,14 @@
 """Janitor: ends what killed runs left behind. `finally` blocks do this for every other ending."""
 
+from contextlib import suppress
+
 import dagster as dg
 
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.latest import latest
 from flywheel_assets.resources.nemo.sweep import sweep
 from flywheel_assets.resources.runs import bury_dead_runs
+from flywheel_assets.settings import SettingsError
 
 
 def janitor_sensor() -> dg.SensorDefinition:
@@ -19,6 +23,9 @@ def janitor_sensor() -> dg.SensorDefinition:
     )
     def janitor(context: dg.SensorEvaluationContext, flywheel: dg.ResourceParam[Flywheel]) -> dg.SkipReason:
         """Must never touch what belongs to another host: only this one can prove that a process here is dead."""
+        # What a typing error in the file says, `reconcile` says; cleaning up needs no news.
+        with suppress(SettingsError):
+            flywheel = latest(flywheel)
         buried = bury_dead_runs(context.instance)
         flywheel.telemetry.bury(buried)
         drafts = flywheel.artifacts.sweep_drafts()

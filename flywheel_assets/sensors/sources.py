@@ -6,11 +6,12 @@ import dagster as dg
 
 from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_traces
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.latest import latest
 from flywheel_assets.resources.sources import TraceSource, collect, enabled_sources
 from flywheel_assets.resources.sources.base import title
 from flywheel_assets.resources.trace_stores.deadline import bounded
 from flywheel_assets.resources.trace_stores.elasticsearch import ElasticsearchUnavailable
-from flywheel_assets.settings import Settings
+from flywheel_assets.settings import Settings, SettingsError
 
 # A tick has 60 s before Dagster kills it without a trace. Steps begin for so long; what the last one brought, after 20 s at
 # most, must still be stored and observed within the tick's budget, which also ends the patience with a store that is down.
@@ -38,16 +39,25 @@ def source_sensor(source: TraceSource, interval_s: int) -> dg.SensorDefinition:
         leaves the cursor where it was, and what it had stored is known again next time."""
         began = time.monotonic()
         try:
+            now = latest(flywheel)
+        except SettingsError as error:
+            return dg.SkipReason(str(error))
+        asked: TraceSource | None = source
+        if now.settings is not flywheel.settings:
+            asked = next((one for one in enabled_sources(now.settings) if one.name == source.name), None)
+        if asked is None:
+            return dg.SkipReason(f"{title(source)} is switched off in flywheel.yaml.")
+        try:
             with bounded(TICK_BUDGET_S):
                 collected = collect(
-                    source,
-                    flywheel.traces,
+                    asked,
+                    now.traces,
                     context.cursor,
                     deadline=began + FETCH_BUDGET_S,
-                    max_bytes=flywheel.settings.local.max_record_bytes,
+                    max_bytes=now.settings.local.max_record_bytes,
                     max_records=TICK_RECORDS,
                 )
-                observed = observe_traces(context.instance, flywheel, most=MAX_OBSERVATIONS, until=began + TICK_BUDGET_S)
+                observed = observe_traces(context.instance, now, most=MAX_OBSERVATIONS, until=began + TICK_BUDGET_S)
         except ElasticsearchUnavailable as error:
             return dg.SkipReason(f"{error} The next tick goes on where the last complete one stopped.")
         context.update_cursor(collected.cursor)

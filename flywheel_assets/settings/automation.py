@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from flywheel_assets.settings.section import Section
+
+AUTO: Literal["auto"] = "auto"
 
 
 class AutomationSettings(Section):
     """When new records start runs by themselves (the `reconcile` sensor). `flywheel run` obeys none of these keys."""
 
-    min_new_records: int = Field(
-        1, ge=1, description="New records of a workload that are waited for before its datasets are made again."
+    min_new_records: Literal["auto"] | int = Field(
+        AUTO,
+        description="New records of a workload that are waited for before its next turn. auto: a tenth of those it has, or "
+        "as many again while more keep coming in.",
     )
     cooldown_minutes: float = Field(
         0, ge=0, description="Minutes between two turns of one workload that new records start; 0 means none."
+    )
+    max_lag_minutes: float = Field(
+        60,
+        gt=0,
+        description="How old the records behind a decision may be while newer ones wait: then a turn begins however few "
+        "they are. Kept while the machine keeps up; a longer cooldown_minutes wins.",
     )
     interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
     # Enough to keep every slot of the run queue busy between two ticks, few enough that a changed setting is obeyed soon.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flywheel_assets.core import graph
-from flywheel_assets.core.batches import Lane, batches, parse_identity
+from flywheel_assets.core.batches import Lane, batches, meanwhile, parse_identity
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.planner import (
     MOST_KILLS,
@@ -338,3 +338,17 @@ def test_a_comparison_waits_for_a_cell_that_was_merely_killed_and_the_catalog_do
     assert holes(MOST_KILLS - 1) == {target[0], graph.COMPARISON, graph.DECISION}
     assert [hole.asset for hole in inputs_of((graph.COMPARISON, Partition("router")), world.state).missing] == [target[0]]
     assert holes(MOST_KILLS) == {target[0]}
+
+
+def test_the_catalog_does_not_wait_for_workloads_that_are_being_decided() -> None:
+    world = settled(workloads={"router": ("small",), "triage": ("small",)}, watermarks={"router": "w1", "triage": "w1"})
+    world.watermarks["triage"] = "w2"
+    assert meanwhile(world.state, plan(world.state)) == []
+    world.slices[graph.DECISION] = 1
+    world.make((graph.DECISION, Partition("router")))
+    (alone,) = meanwhile(world.state, plan(world.state))
+    assert alone.assets == (graph.CATALOG,)
+    world.make((graph.CATALOG, Partition()))
+    assert meanwhile(world.state, plan(world.state)) == []
+    world.settle()
+    assert meanwhile(world.state, plan(world.state)) == [] and not plan(world.state).items

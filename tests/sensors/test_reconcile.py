@@ -6,16 +6,20 @@ import time
 
 import dagster as dg
 import pytest
+import yaml
 from dagster import DagsterInstance, DagsterRunStatus
 
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core import graph
 from flywheel_assets.partitions import WORKLOAD
+from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 from flywheel_assets.resources.runs import BATCH_TAG, OWNER_TAG, bury_dead_runs
 from flywheel_assets.sensors import reconcile
+from flywheel_assets.settings import load_settings
 from tests.assets.conftest import Bench, bench, instance
 from tests.elasticsearch_server import free_port
+from tests.sensors.daemon import Daemon
 
 __all__ = ["bench", "instance"]
 
@@ -162,7 +166,8 @@ def test_few_new_records_wait_until_there_are_enough(bench: Bench) -> None:
     bench.content["candidates"] = NOBODY_EXAMINED
     bench.content["automation"] = {"min_new_records": 30}
     bench.ingest(20)
-    assert skipped(bench).endswith("New records wait: tickets: 20 new records, 30 are waited for.")
+    # No dataset can be built of fewer than split.min_total_records.
+    assert skipped(bench).endswith("New records wait: tickets: 20 new records, 50 are waited for.")
     bench.ingest(120)
     assert requests(bench)
     bench.turn()
@@ -193,6 +198,43 @@ def test_an_edited_setting_starts_its_work_while_new_records_wait(bench: Bench) 
     bench.content["decision"] = {"alpha": 0.1}
     (request,) = requests(bench)
     assert next(key.to_user_string() for key in request.asset_selection or ()) == "decision"
+
+
+def test_an_edited_file_is_obeyed_by_the_next_tick_of_a_server_that_read_the_old_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLYWHEEL_HOME", str(bench.folder / "home"))
+    file = bench.folder / "flywheel.yaml"
+    file.write_text(yaml.safe_dump({**bench.content, "candidates": NOBODY_EXAMINED}))
+    bench.content["candidates"] = NOBODY_EXAMINED
+    server = Daemon(bench, flywheel=Flywheel.at_home(load_settings(file)))
+    bench.ingest(120)
+    for request in server.requests():
+        server.execute(request)
+    assert "Nothing to start" in server.skipped()
+    # The runs of a code server read the file when they start.
+    bench.content["split"] = {**bench.content["split"], "val_ratio": 0.2}
+    file.write_text(yaml.safe_dump(bench.content))
+    for request in server.requests():
+        server.execute(request)
+    assert server.asked == ["tickets@data", "tickets@data"]
+    assert "Nothing to start" in server.skipped()
+
+    file.write_text("candidates: {")
+    assert "is not valid YAML" in server.skipped()
+    file.write_text(yaml.safe_dump({**bench.content, "candidates": [{"id": "brand-new", "model": "small.gguf"}]}))
+    assert "does not know yet (brand-new): reload it" in server.skipped()
+
+
+def test_a_run_that_ends_well_and_changes_nothing_is_not_asked_for_for_ever(bench: Bench) -> None:
+    bench.content["candidates"] = NOBODY_EXAMINED
+    bench.ingest(120)
+    (request,) = requests(bench)
+    job = bench.defs.resolve_implicit_global_asset_job_def()
+    for _ in range(reconcile.MOST_REPEATS):
+        assert requests(bench)
+        bench.instance.create_run_for_job(job, tags=request.tags, status=DagsterRunStatus.SUCCESS)
+    assert "runs of tickets@data ended well 3 times within the hour" in skipped(bench)
 
 
 def test_a_person_who_runs_the_plan_is_not_paced(bench: Bench) -> None:
