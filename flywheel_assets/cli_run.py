@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from flywheel_assets.again import mark, marked
+from flywheel_assets.booking import RunReport
 from flywheel_assets.core.planner import Plan, is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.status import status_of
 from flywheel_assets.run_worker import turn_in_processes
-from flywheel_assets.runner import Choice, RunReport, Say, current_plan, describe_item, slugs_of
+from flywheel_assets.runner import Choice, Say, current_plan, describe_item, slugs_of
 from flywheel_assets.settings import Settings
 from flywheel_assets.tables import grouped, print_plan_items, print_workload
 

@@ -18,11 +18,12 @@ import dagster as dg
 
 from flywheel_assets.assets.distribution import CATALOG_OP
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.booking import RunReport
 from flywheel_assets.core.graph import CATALOG, Partition
 from flywheel_assets.core.planner import is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import BATCH_TAG, FLYWHEEL_RUN_TAG, claim_run
-from flywheel_assets.runner import Choice, RunReport, new_flywheel_run, slugs_of
+from flywheel_assets.runner import Choice, new_flywheel_run, slugs_of
 from flywheel_assets.settings import Settings, SettingsError
 
 if TYPE_CHECKING:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.booking import RunReport
 from flywheel_assets.cli_errors import UserError
 from flywheel_assets.core.batches import Batch
 from flywheel_assets.definitions import build_defs
@@ -33,7 +34,7 @@ from flywheel_assets.resources.nemo.sweep import sweep
 from flywheel_assets.resources.processes import FORK_SERVER_PID, IMPORTED_ONCE, RUNNER_PID, die_with_parent, this_process
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, OWNER_TAG, partition_tags
 from flywheel_assets.resources.telemetry.losses import is_old_news
-from flywheel_assets.runner import Choice, RunReport, Say, turn
+from flywheel_assets.runner import Choice, Say, turn
 from flywheel_assets.settings import Settings, load_settings
 
 # A training child ends within 10 s of being told; then the worker reports its run as cancelled.

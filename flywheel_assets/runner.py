@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from dagster import DagsterInstance
 
 from flywheel_assets.announcements import Announcements
 from flywheel_assets.assets.capture import observe_summaries
+from flywheel_assets.booking import Attempted, RunReport, attempt, name_of, settle
 from flywheel_assets.core.batches import Batch, Lane, batches
 from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
@@ -59,28 +60,6 @@ class Choice:
     def allows_hole(self, hole: Hole) -> bool:
         """Whether a hole is in what was asked for."""
         return self.allows(PlanItem(hole.asset, hole.partition, hole.reason, None))
-
-
-@dataclass(slots=True)
-class RunReport:
-    """What one call of `turn` did. `workloads` are those asked for (none: all); `seconds` maps batches to wall seconds;
-    `arrived` are the workloads that got records too late for this turn."""
-
-    flywheel_run: str
-    workloads: tuple[str, ...] = ()
-    materialized: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    holes: tuple[Hole, ...] = ()
-    left: tuple[PlanItem, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    buried: list[str] = field(default_factory=list)
-    arrived: tuple[str, ...] = ()
-    wall_s: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything asked for is in place."""
-        return not self.failures and not self.holes
 
 
 Say = Callable[[str], None]
@@ -131,8 +110,8 @@ def turn(
 ) -> RunReport:
     """One turn of the flywheel: execute the plan until nothing is left that can be done.
 
-    Never tries the same failed attempt twice. Whatever interrupts it ends the workers first. `flywheel_run` is the id of
-    the turn where something else carries it already.
+    Never tries the same attempt twice, however it ended. Whatever interrupts it ends the workers first. `flywheel_run` is
+    the id of the turn where something else carries it already.
     """
     started = time.monotonic()
     report = RunReport(flywheel_run or new_flywheel_run(), choice.workloads)
@@ -144,14 +123,16 @@ def turn(
     given_up: set[Attempt] = set()
     running: dict[Batch, float] = {}
     about = OneTurn()
+    tried: set[Attempted] = set()
     try:
         while True:
             whole = current_plan(instance, flywheel, given_up, about)
             current = _narrowed(whole, choice)
-            startable = _startable(current, running, flywheel)
+            startable = _startable(current, running, flywheel, tried)
             if not startable and not running:
-                startable = _catalog_alone(whole, report)
+                startable = [batch for batch in _catalog_alone(whole, report) if attempt(batch) not in tried]
             for batch in startable:
+                tried.add(attempt(batch))
                 say(f"{batch.partition}: {', '.join(batch.assets)} ({batch.items[0].reason})")
                 workers.start(batch, report.flywheel_run)
                 running[batch] = time.monotonic()
@@ -160,7 +141,7 @@ def turn(
             for batch, succeeded in workers.wait():
                 report.seconds[batch.name] = report.seconds.get(batch.name, 0.0) + time.monotonic() - running.pop(batch)
                 about.settle(batch.partition, batch.assets)
-                given_up |= _settle(flywheel, batch, succeeded, report)
+                given_up |= settle(instance, flywheel, batch, succeeded, report)
     finally:
         if running:
             say("interrupted: ending training and servers ...")
@@ -168,6 +149,13 @@ def turn(
             workers.stop()
     report.holes = tuple(hole for hole in current.holes if choice.allows_hole(hole) and about.includes(hole.partition))
     report.left = current.items
+    for batch in batches(current):
+        if attempt(batch) in tried and not any(name_of(item) in report.failures for item in batch.items):
+            # Never seen by itself; but a loop without end would be the worst way to learn of it.
+            reason = (
+                f"its run ended, and it is still to be made ({batch.items[0].reason}); its log in the Dagster UI says more"
+            )
+            report.failures[name_of(batch.items[0])] = reason
     report.arrived = tuple(slug for slug in about.arrived(flywheel) if not choice.workloads or slug in choice.workloads)
     report.wall_s = time.monotonic() - started
     return report
@@ -180,7 +168,7 @@ def _catalog_alone(whole: Plan, report: RunReport) -> list[Batch]:
     """
     item = whole.item((CATALOG, EVERYTHING))
     decided = any(name.startswith(f"{DECISION} of ") for name in report.materialized)
-    if item is None or not decided or _name(item) in report.materialized:
+    if item is None or not decided or name_of(item) in report.materialized:
         return []
     return [Batch(EVERYTHING, Lane.VERDICT, (item,))]
 
@@ -196,7 +184,7 @@ def _narrowed(current: Plan, choice: Choice) -> Plan:
     return Plan(tuple(kept), current.holes)
 
 
-def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) -> list[Batch]:
+def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel, tried: Collection[Attempted]) -> list[Batch]:
     """What may start beside what runs: free threads, and one training at a time on this machine (a cluster queues them)."""
     found: list[Batch] = []
     settings = flywheel.settings
@@ -207,7 +195,7 @@ def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) ->
     if in_cluster:
         # Lanes of one cell next to each other: they share a deployment, and one that waits for room would start it twice.
         possible.sort(key=lambda batch: batch.partition)
-    for batch in possible:
+    for batch in (batch for batch in possible if attempt(batch) not in tried):
         if room <= len(found):
             break
         if batch.lane is Lane.CUSTOMIZE and not in_cluster:
@@ -216,34 +204,6 @@ def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel) ->
             training = True
         found.append(batch)
     return found
-
-
-def _settle(flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport) -> set[Attempt]:
-    """Book one finished batch; the attempts that must not be made again in this turn."""
-    given_up: set[Attempt] = set()
-    for item in batch.items:
-        name = _name(item)
-        failure = flywheel.artifacts.failure(*item.target)
-        published = flywheel.artifacts.published(*item.target)
-        # An earlier attempt's kill says nothing about this one.
-        if failure is not None and not failure.kills:
-            given_up.add((*item.target, failure.inputs_key))
-            report.failures[name] = failure.message
-        elif published is not None and published.state == "failed":
-            given_up.add((*item.target, published.inputs_key))
-            report.failures[name] = published.reason or "failed"
-        elif published is not None and item.inputs_key in (None, published.inputs_key):
-            report.materialized.append(name)
-        elif not succeeded and item.inputs_key is not None:
-            # The run ended before the body could say why; without a record the planner would start it again for ever.
-            killed = flywheel.artifacts.record_kill(*item.target, item.inputs_key, report.flywheel_run)
-            given_up.add((*item.target, item.inputs_key))
-            report.failures[name] = killed.message
-    return given_up
-
-
-def _name(item: PlanItem) -> str:
-    return f"{item.asset} of {item.partition}"
 
 
 def describe_item(item: PlanItem) -> dict[str, str | None]:

@@ -104,6 +104,9 @@ NODES: tuple[Node, ...] = (
 )
 BY_NAME: Mapping[str, Node] = {node.name: node for node in NODES}
 
+# Assets that one body makes, and that Dagster can therefore only run together.
+MADE_TOGETHER: tuple[frozenset[str], ...] = (frozenset({BASE, TRAIN}),)
+
 # Upstream assets that exist only where something asks for them (`resources.inputs.wanted`).
 OPTIONAL_DEPS: Mapping[str, frozenset[str]] = {
     FINETUNE_DECISION: frozenset({VALIDATION_EVAL}),

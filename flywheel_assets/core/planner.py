@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from flywheel_assets.core.graph import (
     BY_NAME,
+    MADE_TOGETHER,
     MAY_HAVE_FAILED,
     NODES,
     OPTIONAL_DEPS,
@@ -156,21 +157,59 @@ def plan(state: FlywheelState, *, given_up: frozenset[Attempt] = frozenset()) ->
     sensor adds every recorded failure, so that one broken cell is no endless loop.
     """
     standings: dict[Target, _Standing] = {}
+    assessed: dict[Target, tuple[_Standing, PlanItem | None]] = {}
     items: list[PlanItem] = []
     holes: list[Hole] = []
     for target in _targets(state):
-        standing, item = _assess(target, state, standings, given_up)
-        standings[target] = standing
+        if target not in assessed:
+            of_one_body = {other: _assess(other, state, standings, given_up) for other in _body_of(target)}
+            assessed |= _together(of_one_body, state)
+        standings[target], item = assessed[target]
         if item is not None:
             items.append(item)
-        elif standing.broken is not None:
-            holes.append(Hole(*target, standing.broken))
+        elif (broken := standings[target].broken) is not None:
+            holes.append(Hole(*target, broken))
     return Plan(tuple(items), tuple(holes))
 
 
-def every_failure(state: FlywheelState) -> frozenset[Attempt]:
-    """All recorded failures, as attempts to give up."""
-    failed = {(*target, failure.inputs_key) for target, failure in state.failures.items()}
+def _body_of(target: Target) -> list[Target]:
+    """Everything that one body makes in a partition, `target` among it."""
+    name, partition = target
+    names = next((body for body in MADE_TOGETHER if name in body), frozenset({name}))
+    return [(node.name, partition) for node in NODES if node.name in names]
+
+
+def _together(
+    assessed: Mapping[Target, tuple[_Standing, PlanItem | None]], state: FlywheelState
+) -> Mapping[Target, tuple[_Standing, PlanItem | None]]:
+    """The targets of one body: if one is to be made, all are, for Dagster has no run of a part; if one cannot, none can.
+
+    One that is up to date stays so for what is built on it: the body only points to it again.
+    """
+    stale = [item for _, item in assessed.values() if item is not None]
+    if not stale or len(assessed) == 1:
+        return assessed
+    broken = next((standing for standing, _ in assessed.values() if standing.broken is not None), None)
+    if broken is not None:
+        return {
+            target: (standing if standing.broken is not None else broken, None) for target, (standing, _) in assessed.items()
+        }
+    return {
+        target: (
+            standing,
+            item or PlanItem(*target, f"made together with {stale[0].asset}", state.published[target].inputs_key),
+        )
+        for target, (standing, item) in assessed.items()
+    }
+
+
+def every_failure(state: FlywheelState, *, but_unfinished: bool = False) -> frozenset[Attempt]:
+    """All recorded failures, as attempts to give up; `but_unfinished` leaves out those that say nothing (see `Failure`)."""
+    failed = {
+        (*target, failure.inputs_key)
+        for target, failure in state.failures.items()
+        if not (but_unfinished and failure.unfinished)
+    }
     failed |= {(*target, version.inputs_key) for target, version in state.published.items() if version.state == "failed"}
     return frozenset(failed)
 

@@ -207,7 +207,10 @@ class ArtifactStore:
     ) -> Artifact:
         """Make a draft the current version: hash, manifest, one rename, then the ref. `origin` names the run."""
         files = _hash_files(draft)
-        identity = {"asset": asset, "partition": partition.path, "inputs_key": inputs_key, "files": files}
+        identity: dict[str, Any] = {"asset": asset, "partition": partition.path, "inputs_key": inputs_key, "files": files}
+        if made.state == "failed":
+            # A later attempt may write the same files and succeed; it must not be taken for this one.
+            identity["state"] = made.state
         version = hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
         manifest: dict[str, Any] = {
             "asset": asset,

@@ -52,7 +52,9 @@ def paced(
     records = {workload: flywheel.artifacts.current(RECORDS, Partition(workload)) for workload in state.watermarks}
     read = {workload: str(made.summary["watermark"]) for workload, made in records.items() if made is not None}
     fresh = {workload: mark for workload, mark in state.watermarks.items() if read.get(workload) != mark}
-    settled = plan(replace(state, watermarks={**state.watermarks, **read}), given_up=every_failure(state))
+    settled = plan(
+        replace(state, watermarks={**state.watermarks, **read}), given_up=every_failure(state, but_unfinished=True)
+    )
     busy = ({item.partition.workload for item in settled.items} | set(under_way)) & set(read)
     watermarks = dict(state.watermarks)
     waiting: dict[str, str] = {}

@@ -27,9 +27,14 @@ class ProcessIdentity:
     pid: int
     started: float
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this host, which alone can tell whether it lives."""
+        return self.host == socket.gethostname()
+
     def is_dead(self) -> bool:
         """True only when this host can prove it: a process of another host is never declared dead here."""
-        if self.host != socket.gethostname():
+        if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)

@@ -6,6 +6,8 @@ command and the janitor call `bury_dead_runs` first.
 
 from __future__ import annotations
 
+import time
+
 import dagster as dg
 from dagster import DagsterInstance, DagsterRunStatus
 
@@ -26,6 +28,10 @@ _ALIVE = [
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 ]
+
+
+# A training reports its progress every few minutes, an evaluation every few rows; what says nothing for a day is gone.
+GIVEN_UP_AFTER_S = 24 * 3600.0
 
 
 def partition_tags(partition: Partition) -> dict[str, str]:
@@ -68,17 +74,38 @@ def announce_cancelling(instance: DagsterInstance, flywheel_run: str) -> None:
 
 
 def bury_dead_runs(instance: DagsterInstance) -> list[str]:
-    """Report runs whose owner is dead as failed and free their pool slots; the ids of those runs."""
+    """Report runs whose owner is dead as failed and free their pool slots; the ids of those runs.
+
+    A process of another host cannot be looked at from here. Its run is given up when nothing was heard of it for a day.
+    """
     buried = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_ALIVE)):
         owner = run.tags.get(OWNER_TAG)
-        if owner is None or not ProcessIdentity.parse(owner).is_dead() or _inherited(instance, run, owner):
+        if owner is None or _inherited(instance, run, owner):
             continue
-        instance.report_run_failed(run, message=f"The process of this run ({owner}) is dead; it was killed. Run it again.")
+        identity = ProcessIdentity.parse(owner)
+        if identity.is_dead():
+            message = f"The process of this run ({owner}) is dead; it was killed. Run it again."
+        elif not identity.is_here and _silent_s(instance, run) > GIVEN_UP_AFTER_S:
+            message = (
+                f"Nothing was heard of this run for {GIVEN_UP_AFTER_S / 3600:.0f} hours, and its host ({identity.host}) is "
+                "not this one. It counts as lost. Run it again."
+            )
+        else:
+            continue
+        instance.report_run_failed(run, message=message)
         if instance.event_log_storage.supports_global_concurrency_limits:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         buried.append(run.run_id)
     return buried
+
+
+def _silent_s(instance: DagsterInstance, run: dg.DagsterRun) -> float:
+    """Seconds since the last event of a run."""
+    last = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+    record = instance.get_run_record_by_id(run.run_id)
+    spoke = last[0].timestamp if last else (record.create_timestamp.timestamp() if record is not None else time.time())
+    return time.time() - spoke
 
 
 def _inherited(instance: DagsterInstance, run: dg.DagsterRun, owner: str) -> bool:

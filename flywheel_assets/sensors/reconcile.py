@@ -17,7 +17,7 @@ from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_summaries
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core.batches import Batch, Lane, batches, meanwhile, parse_identity
 from flywheel_assets.core.graph import DECISION, EVERYTHING, Partition
-from flywheel_assets.core.planner import every_failure, plan
+from flywheel_assets.core.planner import MOST_KILLS, every_failure, plan
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.latest import latest
@@ -89,7 +89,8 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         context.update_cursor(json.dumps(held.seen, sort_keys=True))
         state, bound = held.state, flywheel.settings.automation.max_runs
         room = bound - len(under_way)
-        current = plan(state, given_up=every_failure(state))
+        # What was merely killed is tried again here, too, until `_give_up` ends that.
+        current = plan(state, given_up=every_failure(state, but_unfinished=True))
         found = [*batches(current, busy=busy), *(one for one in meanwhile(state, current) if one.identity not in busy)]
         if not any(name == DECISION for name, _ in state.published):
             # A workload that waits for its first records is in the catalog, too; a catalog of nothing else is no news.
@@ -102,9 +103,17 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
             return dg.SkipReason(f"Nothing to start ({looked_at}).{told}")
         if room <= 0:
             return dg.SkipReason(f"{len(under_way)} runs are under way (at most {bound}); {len(todo)} batches wait.{told}")
+        for batch in (lost := [batch for batch in todo if _failed_in_vain(instance, batch)]):
+            _give_up(flywheel, batch)
+        todo = [batch for batch in todo if batch not in lost]
         idle = [batch for batch in todo if _made_in_vain(instance, batch)]
         if requests := list(_requests(instance, [batch for batch in todo if batch not in idle][:room])):
             return dg.SensorResult(run_requests=requests)
+        if lost:
+            names = ", ".join(batch.name for batch in lost)
+            return dg.SkipReason(
+                f"Given up after {MOST_KILLS} runs without a result: {names}. `flywheel run` tries again.{told}"
+            )
         return dg.SkipReason(
             f"Nothing was started: runs of {', '.join(batch.name for batch in idle)} ended well {MOST_REPEATS} times within "
             f"the hour, and are still asked for ({idle[0].items[0].reason}). Reload the code location; if that does not "
@@ -125,6 +134,20 @@ def _longest_waiting_first(flywheel: Flywheel, found: list[Batch]) -> list[Batch
         return 0.0 if decision is None else float(decision.manifest["created_at"])
 
     return sorted(found, key=lambda batch: (batch.lane is not Lane.VERDICT, decided_at(batch), batch.lane is Lane.DATA))
+
+
+def _failed_in_vain(instance: dg.DagsterInstance, batch: Batch) -> bool:
+    """Whether runs for exactly these inputs keep ending before a body can say why: killed, or out of memory."""
+    failed = dg.RunsFilter(tags={BATCH_TAG: batch.name, BATCH_KEY_TAG: batch.key}, statuses=[DagsterRunStatus.FAILURE])
+    return instance.get_runs_count(filters=failed) >= MOST_KILLS
+
+
+def _give_up(flywheel: Flywheel, batch: Batch) -> None:
+    """Write down that a batch cannot be made, for those that wait for it to go on without it."""
+    item = batch.items[0]
+    assert item.inputs_key is not None
+    message = f"{MOST_KILLS} runs in a row were killed, or ended without a result; their logs in the Dagster UI say why"
+    flywheel.artifacts.record_failure(*item.target, item.inputs_key, message, run_id="")
 
 
 def _made_in_vain(instance: dg.DagsterInstance, batch: Batch) -> bool:

@@ -10,13 +10,14 @@ import dagster as dg
 import pytest
 from dagster import DagsterInstance
 
+from flywheel_assets.booking import RunReport
 from flywheel_assets.core.batches import Batch
 from flywheel_assets.core.rows import Json
 from flywheel_assets.definitions import build_defs
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.run_worker import execute
-from flywheel_assets.runner import Choice, RunReport, turn
+from flywheel_assets.runner import Choice, turn
 from flywheel_assets.settings import parse_settings
 from tests.e2e.own_traffic import write_ticket_records
 from tests.fake_platform import FakePlatform

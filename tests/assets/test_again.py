@@ -12,12 +12,13 @@ from dagster import DagsterInstance
 from rich.console import Console
 
 from flywheel_assets.again import mark
+from flywheel_assets.booking import RunReport
 from flywheel_assets.cli_errors import UserError
 from flywheel_assets.cli_run import print_plan
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.rows import Json, Variant
-from flywheel_assets.runner import Choice, RunReport
+from flywheel_assets.runner import Choice
 from tests.existing_home import ANSWERS, ExistingHome, flywheel_in, traffic
 from tests.fakes import Fault
 

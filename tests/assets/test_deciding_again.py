@@ -11,11 +11,12 @@ import pytest
 from flywheel_assets.assets.decision import DECISION_FILE
 from flywheel_assets.assets.distribution import CATALOG_FILE
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.booking import RunReport
 from flywheel_assets.core import graph
 from flywheel_assets.core.batches import Batch, Lane
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Partition
 from flywheel_assets.core.looks import Look, counted
-from flywheel_assets.runner import Choice, RunReport, turn
+from flywheel_assets.runner import Choice, turn
 from tests.assets.conftest import Bench, InlineWorkers
 from tests.fake_platform import right
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from dagster import DagsterInstance
 
+from flywheel_assets.booking import RunReport
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.prefix import read_prefix
@@ -23,7 +24,6 @@ from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.provenance import adapter_of
 from flywheel_assets.resources.status import status_of
-from flywheel_assets.runner import RunReport
 from tests.existing_home import ANSWERS, TICKETS, ExistingHome, flywheel_in, traffic, tuned, unpack
 
 WORKLOADS, CANDIDATES = (ANSWERS, TICKETS), ("remote", "small")

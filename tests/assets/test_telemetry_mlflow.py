@@ -14,6 +14,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.assets.metadata import url_of
+from flywheel_assets.booking import RunReport
 from flywheel_assets.cli_promote import act
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets import read_eval_rows
@@ -21,7 +22,6 @@ from flywheel_assets.core.graph import ADAPTER, DECISION, Partition
 from flywheel_assets.core.rows import Answer, EvalRow, Json, Variant
 from flywheel_assets.resources.telemetry import Phase, PhaseKind, PhaseStatus, telemetry_of
 from flywheel_assets.resources.telemetry.mlflow import journal
-from flywheel_assets.runner import RunReport
 from flywheel_assets.settings import parse_settings
 from tests.assets.conftest import SETTINGS, Bench
 from tests.fake_platform import talkative

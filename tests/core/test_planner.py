@@ -345,7 +345,7 @@ def test_the_catalog_does_not_wait_for_workloads_that_are_being_decided() -> Non
     world.watermarks["triage"] = "w2"
     assert meanwhile(world.state, plan(world.state)) == []
     world.slices[graph.DECISION] = 1
-    world.make((graph.DECISION, Partition("router")))
+    world.make((graph.DECISION, Partition("router")), "another verdict")
     (alone,) = meanwhile(world.state, plan(world.state))
     assert alone.assets == (graph.CATALOG,)
     world.make((graph.CATALOG, Partition()))

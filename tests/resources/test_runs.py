@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,4 +60,25 @@ def test_a_run_tried_again_does_not_die_of_its_parents_owner(instance: DagsterIn
     instance.create_run_for_job(
         nothing, tags=tags, status=DagsterRunStatus.NOT_STARTED, root_run_id=parent.run_id, parent_run_id=parent.run_id
     )
+    assert bury_dead_runs(instance) == []
+
+
+def test_a_run_of_a_host_that_is_gone_is_given_up_when_nothing_was_heard_of_it_for_a_day(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = ProcessIdentity("a-pod-that-is-gone", 1, 1.0)
+    run = instance.create_run_for_job(nothing, tags={OWNER_TAG: str(elsewhere)}, status=DagsterRunStatus.STARTED)
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock + 23 * 3600)
+    assert bury_dead_runs(instance) == []
+    monkeypatch.setattr(time, "time", lambda: clock + 25 * 3600)
+    assert bury_dead_runs(instance) == [run.run_id]
+
+
+def test_a_silent_run_of_this_host_lives_as_long_as_its_process(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance.create_run_for_job(nothing, tags={OWNER_TAG: str(this_process())}, status=DagsterRunStatus.STARTED)
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock + 48 * 3600)
     assert bury_dead_runs(instance) == []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from dagster import DagsterRunStatus
 
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Partition
 from flywheel_assets.core.rows import Answer, EvalRow, Variant
+from flywheel_assets.resources.runs import BATCH_TAG
 from flywheel_assets.resources.status import status_of
 from tests.assets.conftest import Bench, bench, instance
 from tests.fake_platform import right
@@ -112,3 +114,22 @@ def test_new_records_that_flow_wait_for_more_than_those_that_came_to_rest(daemon
     assert "5 new records, 12 are waited for, at most another 60 min" in daemon.skipped()
     bench.ingest(10, seed=9)
     assert [request.partition_key for request in daemon.requests()] == ["tickets"]
+
+
+def test_a_cell_whose_runs_are_killed_is_tried_again_and_then_decided_without(daemon: Daemon) -> None:
+    bench = daemon.bench
+    bench.ingest(120)
+    job = bench.defs.resolve_implicit_global_asset_job_def()
+    kills = 0
+    for _ in range(12):
+        for request in daemon.requests():
+            if request.tags[BATCH_TAG].endswith("@examine"):
+                # As `kill -9` leaves it, once it is buried.
+                kills += 1
+                bench.instance.create_run_for_job(job, tags=request.tags, status=DagsterRunStatus.FAILURE)
+            else:
+                daemon.execute(request)
+    # Three for the prefix, where the batch begins, and three for what does not need it.
+    assert kills == 6
+    failure = bench.flywheel.artifacts.failure("evals/base", Partition("tickets", "small"))
+    assert failure is not None and "3 runs in a row were killed" in failure.message
