@@ -16,6 +16,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from flywheel_assets.demo.fetch import DemoError
     from flywheel_assets.resources.artifacts import AlreadyBeingMade, ArtifactMissing
     from flywheel_assets.resources.ingest import IngestError
+    from flywheel_assets.resources.json_files import Damaged
     from flywheel_assets.resources.judge.choice import JudgeError
     from flywheel_assets.resources.leases import LeaseError
     from flywheel_assets.resources.postgres.url import PostgresError
@@ -31,6 +32,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         AlreadyBeingMade,
         ArtifactMissing,
         CacheError,
+        Damaged,
         DemoError,
         IngestError,
         JudgeError,

@@ -8,6 +8,7 @@ import yaml
 
 from flywheel_assets.settings import SETTINGS_FILE, SettingsError, parse_settings
 from flywheel_assets.settings.blueprint import Conversion, convert
+from flywheel_assets.settings.yaml_text import YamlFault, read_yaml
 
 _WIDTH = 120
 _HEADER = "# Made by `flywheel import-config` from {source}. Every key: docs/settings.md. What stands there and not here:\n"
@@ -21,8 +22,8 @@ def import_config(source: Path, target: Path, *, overwrite: bool) -> Conversion:
     if target.exists() and not overwrite:
         raise SettingsError(f"{target} exists. Name another file with --out, or overwrite it with --force.")
     try:
-        config = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = read_yaml(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YamlFault) as error:
         raise SettingsError(f"{source} cannot be read as YAML: {error}") from None
     if not isinstance(config, dict):
         raise SettingsError(f"{source} holds no mapping, so it is no config.yaml.")

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from flywheel_assets.again import mark, marked
 from flywheel_assets.booking import RunReport
-from flywheel_assets.core.planner import Plan, is_upstreams_fault
+from flywheel_assets.core.planner import Plan
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.status import status_of
 from flywheel_assets.run_worker import turn_in_processes
@@ -60,7 +60,10 @@ def print_plan(
         tuple(hole for hole in current.holes if choice.allows_hole(hole)),
     )
     items = [describe_item(item) for item in chosen.items]
-    holes = [{"asset": hole.asset, "partition": str(hole.partition), "reason": hole.reason} for hole in chosen.holes]
+    holes = [
+        {"asset": hole.asset, "partition": str(hole.partition), "reason": hole.reason, "inherited": hole.inherited}
+        for hole in chosen.holes
+    ]
     if as_json:
         sys.stdout.write(json.dumps({"items": items, "holes": holes}) + "\n")
     else:
@@ -91,7 +94,7 @@ def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: C
     out.print(f"{len(report.materialized)} made in {report.wall_s:.0f} s")
     for message, names in grouped((message, name) for name, message in report.failures.items()).items():
         out.print(f"failed: {names}: {escape(message)}", style="red")
-    holes = [hole for hole in report.holes if not is_upstreams_fault(hole.reason)]
+    holes = [hole for hole in report.holes if not hole.inherited]
     others = ((hole.reason, f"{hole.asset} of {hole.partition}") for hole in holes)
     for reason, names in grouped((reason, name) for reason, name in others if name not in report.failures).items():
         out.print(f"not made: {names}: {escape(reason)}", style="yellow")

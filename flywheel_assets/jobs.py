@@ -20,7 +20,6 @@ from flywheel_assets.assets.distribution import CATALOG_OP
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.booking import RunReport
 from flywheel_assets.core.graph import CATALOG, Partition
-from flywheel_assets.core.planner import is_upstreams_fault
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import BATCH_TAG, FLYWHEEL_RUN_TAG, claim_run
 from flywheel_assets.runner import Choice, new_flywheel_run, slugs_of
@@ -165,7 +164,7 @@ def _stands(run: dg.DagsterRun) -> str:
 def _what_is_missing(report: RunReport) -> str:
     """Every failure, and what could not be made for another reason than those."""
     told = [f"{name}: {message}" for name, message in report.failures.items()]
-    holes = [hole for hole in report.holes if not is_upstreams_fault(hole.reason)]
+    holes = [hole for hole in report.holes if not hole.inherited]
     others = [(f"{hole.asset} of {hole.partition}", hole.reason) for hole in holes]
     told += [f"{name}: {reason}" for name, reason in others if name not in report.failures]
     return " ".join(line if line.endswith(".") else f"{line}." for line in told)

@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from flywheel_assets.core.judge import JUDGE_COLUMNS
-from flywheel_assets.core.planner import is_upstreams_fault
 from flywheel_assets.core.rows import Json
 
 _COLUMNS = {
@@ -55,7 +54,7 @@ def print_workload(slug: str, workload: Json, out: Console, *, problems: bool = 
     for candidate, variants in workload["cells"].items():
         for name, variant in variants.items():
             reason = variant["reason"]
-            if reason and reason not in causes and not is_upstreams_fault(reason):
+            if reason and reason not in causes and not variant["inherited"]:
                 out.print(f"  {candidate} {name}: {escape(reason)}", style="dim")
     if problems:
         for reason, names in causes.items():
@@ -80,7 +79,7 @@ def print_plan_items(items: Sequence[Json], holes: Sequence[Json], out: Console)
         for item in items:
             table.add_row(item["asset"], item["workload"] or "-", item["candidate"] or "-", escape(item["reason"]))
         out.print(table)
-    causes = [hole for hole in holes if not is_upstreams_fault(hole["reason"])]
+    causes = [hole for hole in holes if not hole["inherited"]]
     for reason, names in grouped((hole["reason"], f"{hole['asset']} of {hole['partition']}") for hole in causes).items():
         out.print(f"cannot be made: {names}: {escape(reason)}", style="yellow")
 

@@ -55,10 +55,11 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a body made of one asset: its declaration and its checks."""
+    """What a body made of one asset: its declaration, its checks, and what to do once that cannot be lost any more."""
 
     made: Made
     checks: Sequence[CheckOutcome] = ()
+    once_published: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,8 @@ def _make(
         outcomes = body(work)
         for name in names:
             yield name, _store(work, name, outcomes[name])
+            if (then := outcomes[name].once_published) is not None:
+                then()
 
 
 def _store(work: Work, name: str, outcome: Outcome) -> Artifact:

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,10 @@ def _train(work: Work, platform: Platform) -> Mapping[str, Outcome]:
     identities = _kept(trained, draft)
     report: Json = {**trained.report, "trained_on": train.version, "model_busy": (started, time.time())}
     (draft / REPORT_FILE).write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    # Copied into the draft; the checkpoints have done their work.
-    shutil.rmtree(work_dir, ignore_errors=True)
     summary = {key: value for key, value in report.items() if key != "row_ids"} | identities
-    return {graph.ADAPTER: Outcome(Made(identities["weights_sha256"][:32], summary), _checks(report))}
+    made = Made(identities["weights_sha256"][:32], summary)
+    # The checkpoints have done their work when the adapter is published, and not before: a kill until then takes them up.
+    return {graph.ADAPTER: Outcome(made, _checks(report), once_published=partial(shutil.rmtree, work_dir, True))}
 
 
 def _kept(trained: TrainedAdapter, draft: Path) -> Json:

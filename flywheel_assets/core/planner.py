@@ -121,11 +121,15 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """One asset partition that cannot be made now, and why."""
+    """One asset partition that cannot be made now, and why.
+
+    `inherited`: the cause is something before it, which is a hole of its own and says the same.
+    """
 
     asset: str
     partition: Partition
     reason: str
+    inherited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ class _Standing:
     fresh: bool
     broken: str | None = None
     unfinished: bool = False
+    inherited: bool = False
 
 
 def plan(state: FlywheelState, *, given_up: frozenset[Attempt] = frozenset()) -> Plan:
@@ -168,7 +173,7 @@ def plan(state: FlywheelState, *, given_up: frozenset[Attempt] = frozenset()) ->
         if item is not None:
             items.append(item)
         elif (broken := standings[target].broken) is not None:
-            holes.append(Hole(*target, broken))
+            holes.append(Hole(*target, broken, standings[target].inherited))
     return Plan(tuple(items), tuple(holes))
 
 
@@ -302,8 +307,10 @@ def _assess(
         standing = standings[source]
         waits = standing.unfinished and name in WAITS_FOR_KILLED
         if standing.broken is not None and (waits or source[0] not in MAY_HAVE_FAILED.get(name, ())):
-            blamed = _blame(source, standing.broken)
-            return _Standing(None, fresh=False, broken=blamed, unfinished=standing.unfinished), None
+            # The first cause, named once: a chain of ten failures must not become ten nested prefixes.
+            blamed = standing.broken if standing.inherited else f"upstream {source[0]}: {standing.broken}"
+            unfinished = standing.unfinished
+            return _Standing(None, fresh=False, broken=blamed, unfinished=unfinished, inherited=True), None
         if standing.broken is None and not standing.fresh:
             waits_for.append(source)
         versions[f"{source[0]}@{source[1].path}"] = standing.version or HOLE
@@ -337,16 +344,6 @@ def _failure_of(key: str, published: Published | None, failure: Failure | None) 
     if published is not None and published.inputs_key == key and published.state == "failed":
         return Failure(key, published.reason or "failed")
     return None
-
-
-def is_upstreams_fault(reason: str) -> bool:
-    """Whether the reason of a hole is about something before it, which is a hole of its own and says the same."""
-    return reason.startswith("upstream ")
-
-
-def _blame(source: Target, reason: str) -> str:
-    """The first cause, named once: a chain of ten failures must not become ten nested prefixes."""
-    return reason if is_upstreams_fault(reason) else f"upstream {source[0]}: {reason}"
 
 
 def _names(targets: list[Target]) -> str:

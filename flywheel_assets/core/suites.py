@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from typing import Any
 
+from flywheel_assets.core.patterns import pattern
 from flywheel_assets.core.rows import Json
 
 SINGLE, MULTI = "single_turn", "multi_turn"
@@ -112,7 +112,7 @@ def _fits(rule: DomainRule, request: Json, answer: Json) -> bool:
     if any(str(metadata.get(key)) != value for key, value in rule.metadata):
         return False
     said = "\n".join(_text(message) for message in request["messages"] if message["role"] == "user")
-    return not rule.text or _pattern(rule.text).search(said) is not None
+    return not rule.text or pattern(rule.text).search(said) is not None
 
 
 def _fits_tools(patterns: Sequence[str], request: Json, answer: Json) -> bool:
@@ -166,8 +166,3 @@ def _text(message: Json) -> str:
         return content
     texts = (part.get("text") for part in content or () if type(part) is dict)
     return "\n".join(text for text in texts if type(text) is str)
-
-
-@cache
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(text, re.IGNORECASE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flywheel_assets.core.graph import EVALS, TEACHER_EVAL, Partition
-from flywheel_assets.resources.json_files import read_json, write_json
+from flywheel_assets.resources.json_files import Damaged, read_json, write_json
 
 if TYPE_CHECKING:
     from flywheel_assets.core.planner import Target
@@ -35,6 +35,8 @@ class AgainMarks:
         """The latest mark of an asset partition; None where it was never asked for again."""
         assumed = self._assumed.get((asset, partition))
         found = read_json(self._file(asset, partition)) if assumed is None else None
+        if found is not None and not (isinstance(found, dict) and "mark" in found):
+            raise Damaged(self._file(asset, partition), "it holds no mark")
         return assumed if found is None else str(found["mark"])
 
     def of_evaluations(self, workload: str, candidates: Iterable[str]) -> dict[str, str]:

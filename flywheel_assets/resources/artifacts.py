@@ -26,11 +26,13 @@ from filelock import FileLock, Timeout
 from flywheel_assets.core.graph import BY_NAME, Partition
 from flywheel_assets.core.planner import MOST_KILLS, Failure, Published
 from flywheel_assets.core.rows import Json
-from flywheel_assets.resources.json_files import read_json, write_json
+from flywheel_assets.resources.json_files import read_object, write_json
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
 
 MANIFEST = "manifest.json"
 _HASH_CHUNK = 1 << 20
+_REF_KEYS = ("version", "data_version", "inputs_key", "state")
+_MANIFEST_KEYS = ("data_version", "inputs_key", "state", "summary", "created_at", "files", "inputs")
 
 
 class ArtifactMissing(Exception):
@@ -117,17 +119,21 @@ class ArtifactStore:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def current(self, asset: str, partition: Partition) -> Artifact | None:
-        """The current version, or None if there is none."""
-        ref = read_json(self._ref(asset, partition))
-        return None if ref is None else self.version(asset, partition, ref["version"])
+        """The current version, or None if there is none, or what is left of it cannot be read: then it is made again."""
+        ref = self._current_ref(asset, partition)
+        manifest = None if ref is None else self._manifest(asset, partition, ref["version"])
+        if ref is None or manifest is None:
+            return None
+        return Artifact(asset, partition, ref["version"], self._objects(asset, partition) / ref["version"], manifest)
 
     def version(self, asset: str, partition: Partition, version: str) -> Artifact:
         """One version by name, current or not."""
         path = self._objects(asset, partition) / version
-        manifest = read_json(path / MANIFEST)
+        manifest = self._manifest(asset, partition, version)
         if manifest is None:
             raise ArtifactMissing(
-                f"version {version} of {asset} ({partition}) is gone from {path}. `flywheel run` makes it again."
+                f"version {version} of {asset} ({partition}) is gone from {path}, or its {MANIFEST} cannot be read. Run "
+                "`flywheel run` to rebuild it."
             )
         return Artifact(asset, partition, version, path, manifest)
 
@@ -139,9 +145,9 @@ class ArtifactStore:
         return artifact
 
     def published(self, asset: str, partition: Partition) -> Published | None:
-        """What the planner needs to know of the current version; reads one small file."""
-        ref = read_json(self._ref(asset, partition))
-        if ref is None:
+        """What the planner needs to know of the current version; reads one small file, and sees that the version exists."""
+        ref = self._current_ref(asset, partition)
+        if ref is None or not (self._objects(asset, partition) / ref["version"] / MANIFEST).is_file():
             return None
         return Published(
             inputs_key=ref["inputs_key"],
@@ -153,7 +159,7 @@ class ArtifactStore:
 
     def failure(self, asset: str, partition: Partition) -> Failure | None:
         """The recorded failure, if the last attempt ended badly."""
-        content = read_json(self._failure(asset, partition))
+        content = read_object(self._failure(asset, partition), ("inputs_key", "message"))
         # `kills` is absent from failures recorded before they were counted.
         return None if content is None else Failure(content["inputs_key"], content["message"], content.get("kills", 0))
 
@@ -162,7 +168,10 @@ class ArtifactStore:
         folder = self._objects(asset, partition)
         if not folder.is_dir():
             return []
-        versions = [self.version(asset, partition, p.name) for p in folder.iterdir() if (p / MANIFEST).is_file()]
+        found = ((path, self._manifest(asset, partition, path.name)) for path in folder.iterdir())
+        versions = [
+            Artifact(asset, partition, path.name, path, manifest) for path, manifest in found if manifest is not None
+        ]
         return sorted(versions, key=lambda artifact: artifact.manifest["created_at"])
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -287,10 +296,19 @@ class ArtifactStore:
         """Remove drafts whose writer is dead (a killed run leaves its own behind); how many there were."""
         removed = 0
         for path in (self.root / "drafts").glob("*@*"):
-            if ProcessIdentity.parse(path.name.rpartition("@")[0]).is_dead():
+            owner = ProcessIdentity.known(path.name.rpartition("@")[0])
+            # What has no owner's name is not ours to remove.
+            if owner is not None and owner.is_dead():
                 shutil.rmtree(path, ignore_errors=True)
                 removed += 1
         return removed
+
+    def _current_ref(self, asset: str, partition: Partition) -> Json | None:
+        ref = read_object(self._ref(asset, partition), _REF_KEYS)
+        return ref if ref is not None and _is_name(ref["version"]) else None
+
+    def _manifest(self, asset: str, partition: Partition, version: str) -> Json | None:
+        return read_object(self._objects(asset, partition) / version / MANIFEST, _MANIFEST_KEYS)
 
     # -- where things lie ----------------------------------------------------------------------------------------
 
@@ -302,6 +320,11 @@ class ArtifactStore:
 
     def _failure(self, asset: str, partition: Partition) -> Path:
         return self.root / "failures" / asset / f"{partition.path}.json"
+
+
+def _is_name(version: object) -> bool:
+    """Whether a ref names a folder beside the others, and no way out of there."""
+    return isinstance(version, str) and version.isalnum()
 
 
 def _hash_files(draft: Draft) -> dict[str, Json]:

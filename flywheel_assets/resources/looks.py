@@ -21,7 +21,7 @@ from flywheel_assets.core.graph import DECISION, Partition
 from flywheel_assets.core.looks import Entry, Look, StartOver, entry_from_json, entry_to_json, with_look, with_start_over
 from flywheel_assets.core.rows import Json
 from flywheel_assets.resources.artifacts import Artifact, ArtifactStore
-from flywheel_assets.resources.json_files import read_json, write_json
+from flywheel_assets.resources.json_files import Damaged, read_json, write_json
 
 _DECISION_FILE = "decision.json"
 Record = Callable[[Look], None]
@@ -39,7 +39,10 @@ class LookLog:
         kept = read_json(self._file(workload))
         if kept is None:
             return tuple(_told_by_decisions(self._artifacts.history(DECISION, Partition(workload))))
-        return tuple(entry_from_json(value) for value in kept)
+        try:
+            return tuple(entry_from_json(value) for value in kept)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise Damaged(self._file(workload), error) from None
 
     def digest(self, workload: str, comparison: str | None) -> str:
         """A hash of the log without the looks at one comparison: what makes the decision on that comparison stale.

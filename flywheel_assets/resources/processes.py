@@ -53,6 +53,14 @@ class ProcessIdentity:
         host, pid, started = text.rsplit(":", 2)
         return cls(host, int(pid), float(started))
 
+    @classmethod
+    def known(cls, text: str) -> ProcessIdentity | None:
+        """`parse` for text that may be anything; None where it names no process."""
+        try:
+            return cls.parse(text)
+        except ValueError:
+            return None
+
 
 # How run workers and their fork server (`run_worker`) know whom to die with: a parent that is gone already cannot be asked.
 RUNNER_PID = "FLYWHEEL_RUNNER_PID"

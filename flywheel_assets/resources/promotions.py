@@ -20,7 +20,7 @@ from flywheel_assets.core.promotion import Act, Action, PromotionRefused, checke
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.expiry import why_expired
-from flywheel_assets.resources.json_files import read_json, write_json
+from flywheel_assets.resources.json_files import Damaged, read_json, write_json
 from flywheel_assets.resources.provenance import adapter_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ class PromotionLog:
 
     def acts(self, workload: str) -> tuple[Act, ...]:
         """Everything that was done about a workload, oldest first."""
-        return tuple(Act.from_json(value) for value in read_json(self._file(workload)) or ())
+        try:
+            return tuple(Act.from_json(value) for value in read_json(self._file(workload)) or ())
+        except (TypeError, KeyError, AttributeError) as error:
+            raise Damaged(self._file(workload), error) from None
 
     def append(self, act: Act) -> bool:
         """Add an act; False where it was there already. PromotionRefused as `core.promotion.checked` says."""

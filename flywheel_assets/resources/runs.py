@@ -83,7 +83,9 @@ def bury_dead_runs(instance: DagsterInstance) -> list[str]:
         owner = run.tags.get(OWNER_TAG)
         if owner is None or _inherited(instance, run, owner):
             continue
-        identity = ProcessIdentity.parse(owner)
+        identity = ProcessIdentity.known(owner)
+        if identity is None:
+            continue
         if identity.is_dead():
             message = f"The process of this run ({owner}) is dead; it was killed. Run it again."
         elif not identity.is_here and _silent_s(instance, run) > GIVEN_UP_AFTER_S:

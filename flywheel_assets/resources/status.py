@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import orjson
-
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.looks import NOTHING, counted, last_start, schedule_of, spent
-from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, is_upstreams_fault, plan
+from flywheel_assets.core.planner import FlywheelState, Plan, Target, every_failure, plan
 from flywheel_assets.core.promotion import is_approved, serving
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.artifacts import AlreadyBeingMade, Artifact
 from flywheel_assets.resources.expiry import expires_at, why_expired
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.json_files import Damaged, read_object
 from flywheel_assets.resources.lag import lag_of
 from flywheel_assets.resources.sample_plan import exam_of
 
@@ -50,7 +49,7 @@ def status_of(flywheel: Flywheel) -> Json:
                 "problems": [
                     {"asset": hole.asset, "candidate": hole.partition.candidate or None, "reason": hole.reason}
                     for hole in current.holes
-                    if hole.partition.workload == slug and not is_upstreams_fault(hole.reason)
+                    if hole.partition.workload == slug and not hole.inherited
                 ],
             }
             for slug, candidates in state.workloads.items()
@@ -67,6 +66,7 @@ def _variant(flywheel: Flywheel, state: FlywheelState, current: Plan, target: Ta
     base: Json = {
         "state": "missing",
         "reason": None,
+        "inherited": False,
         "n": None,
         "scores": {},
         "aggregates": {},
@@ -79,7 +79,7 @@ def _variant(flywheel: Flywheel, state: FlywheelState, current: Plan, target: Ta
     if _is_being_made(flywheel, target):
         return base | {"state": "running", "reason": None}
     if hole is not None:
-        return base | {"state": "failed", "reason": hole.reason}
+        return base | {"state": "failed", "reason": hole.reason, "inherited": hole.inherited}
     if planned is not None:
         waiting = "pending" if artifact is None and state.published else base["state"]
         return base | {"state": "stale" if artifact is not None else waiting, "reason": planned.reason}
@@ -132,7 +132,11 @@ def looks_of(flywheel: Flywheel, workload: str) -> Json:
 
 
 def _evidence(decision: Artifact) -> Json:
-    return dict(orjson.loads((decision.path / "decision.json").read_bytes())["evidence"])
+    file = decision.path / "decision.json"
+    content = read_object(file, ("evidence",))
+    if content is None:
+        raise Damaged(file, "it is gone, or holds no evidence")
+    return dict(content["evidence"])
 
 
 def _is_being_made(flywheel: Flywheel, target: Target) -> bool:

@@ -13,7 +13,8 @@ class CleaningSettings(Section):
 
     scrub: bool = Field(True, description="Replace personal data and secrets by placeholders.")
     allow: tuple[str, ...] = Field(
-        (), description="Values that are left: literal text, or a regular expression between slashes for the whole value."
+        (),
+        description="Values that are left: literal text, or a regular expression (RE2) between slashes for the whole value.",
     )
     entities: tuple[Entity, ...] = Field(tuple(Entity), description="Kinds of values that are replaced.")
     near_duplicates: bool = Field(

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from dotenv import load_dotenv
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from flywheel_assets.settings.local_models import NoGguf, gguf_at
 from flywheel_assets.settings.schema import OVERRIDABLE, SETTINGS_FILE, Engine, Settings, SettingsError
 from flywheel_assets.settings.section import Section
+from flywheel_assets.settings.yaml_text import YamlFault, read_yaml
 
 Location = tuple[int | str, ...]
 
@@ -56,9 +56,9 @@ def load_settings(path: Path | None = None) -> Settings:
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file} is not UTF-8 text ({error}). Save it as UTF-8.") from None
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file} is not valid YAML: {error}") from None
+        content = read_yaml(text)
+    except YamlFault as error:
+        raise SettingsError(f"{file} is not valid YAML: {error}.") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{file} must be a mapping with at least `candidates:`; it holds {type(content).__name__}.")
     home = (file.parent / Path(os.environ.get("FLYWHEEL_HOME") or ".flywheel").expanduser()).resolve()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from pydantic import Field, field_validator, model_validator
 
+from flywheel_assets.core.patterns import pattern
 from flywheel_assets.settings.section import Section
 
 
@@ -17,15 +16,12 @@ class Domain(Section):
         (), description="Patterns of tool names (`billing_*`): one fits a call that is expected, or all offered tools."
     )
     metadata: dict[str, str] = Field(default_factory=dict, description="Keys and values of the request's `metadata`.")
-    text: str = Field("", description="A regular expression that is found in what the user said, whatever its case.")
+    text: str = Field("", description="A regular expression (RE2) that is found in what the user said, whatever its case.")
 
     @field_validator("text")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"'{value}' is no regular expression: {error}") from error
+        pattern(value)
         return value
 
     @model_validator(mode="after")

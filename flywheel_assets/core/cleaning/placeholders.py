@@ -12,6 +12,7 @@ from collections import Counter
 from flywheel_assets.core.cleaning.detect import find, find_field
 from flywheel_assets.core.cleaning.found import PLACEHOLDER, Found
 from flywheel_assets.core.cleaning.policy import Entity
+from flywheel_assets.core.patterns import Pattern
 
 # Shorter ones are words that stand elsewhere for themselves.
 _SHORTEST_REPEATED = 6
@@ -20,7 +21,7 @@ _SHORTEST_REPEATED = 6
 class Placeholders:
     """The placeholders of one conversation. `body` is its raw JSON: placeholders it already holds keep their numbers."""
 
-    def __init__(self, entities: frozenset[Entity], allow: re.Pattern[str] | None, body: bytes) -> None:
+    def __init__(self, entities: frozenset[Entity], allow: Pattern | None, body: bytes) -> None:
         self.replaced: Counter[Entity] = Counter()
         self._entities, self._allow, self._body = entities, allow, body
         self._names: dict[tuple[Entity, str], str] = {}

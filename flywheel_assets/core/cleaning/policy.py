@@ -6,9 +6,10 @@ processes. What does not: how anything is found (`secrets`, `personal`), or flyw
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+from flywheel_assets.core.patterns import Pattern, literally, pattern
 
 
 class Entity(StrEnum):
@@ -54,16 +55,13 @@ class QualityPolicy:
     min_feedback: float | None = None
 
 
-def allow_pattern(allow: tuple[str, ...]) -> re.Pattern[str] | None:
+def allow_pattern(allow: tuple[str, ...]) -> Pattern | None:
     """The one expression that matches exactly the values `allow` leaves alone; ValueError on a broken expression."""
     parts = []
     for entry in allow:
         if len(entry) > 2 and entry.startswith("/") and entry.endswith("/"):
-            try:
-                re.compile(entry[1:-1])
-            except re.error as error:
-                raise ValueError(f"{entry} is not a regular expression: {error}") from None
+            pattern(entry[1:-1])
             parts.append(f"(?:{entry[1:-1]})")
         else:
-            parts.append(re.escape(entry))
-    return re.compile("|".join(parts), re.IGNORECASE) if parts else None
+            parts.append(literally(entry))
+    return pattern("|".join(parts)) if parts else None

@@ -35,10 +35,10 @@ _SHORTEST = 4
 _SHORTEST_NUMBER = 1_000_000
 # JSON in JSON in JSON: further down, text is scanned as text.
 _JSON_DEPTH = 4
-# Text that comes again and again (system prompts, descriptions of tools) is looked at once a process.
+# Text that comes again and again (system prompts, descriptions of tools) is looked at once a process and policy: what one
+# workload leaves alone, another may have to scrub.
 _REMEMBERED_TEXTS = 8192
 _REMEMBERED_LENGTHS = range(8, 20_000)
-_clean_texts: set[str] = set()
 
 # Of the values that a refusal quotes, plain words stay: what is left of a cut secret has no form to know it by.
 _QUOTED = re.compile(r"""'(?![A-Za-z_. ]{0,32}')[^']*'|"(?![A-Za-z_. ]{0,32}")[^"]*\"""")
@@ -51,7 +51,7 @@ def scrub_record(record: Json, body: bytes, policy: CleaningPolicy) -> Counter[E
     and examples are text. Scrubbing a scrubbed record changes nothing.
     """
     placeholders = Placeholders(policy.entities, _allow(policy.allow), body)
-    _rewrite_record(record, _Texts(placeholders).rewrite)
+    _rewrite_record(record, _Texts(placeholders, _clean_texts(policy.entities, policy.allow)).rewrite)
     if placeholders.replaced and (repeated := placeholders.repeated()) is not None:
         _rewrite_record(record, lambda text, _: placeholders.replace_repeated(text, repeated))
     return placeholders.replaced
@@ -69,15 +69,15 @@ _allow = lru_cache(maxsize=64)(allow_pattern)
 class _Texts:
     """Rewrites the texts of one record."""
 
-    def __init__(self, placeholders: Placeholders) -> None:
-        self._placeholders = placeholders
+    def __init__(self, placeholders: Placeholders, clean: set[str]) -> None:
+        self._placeholders, self._clean = placeholders, clean
         self._depth = 0
 
     def rewrite(self, text: str, field: str | None) -> str:
         """One text; `field` is the name of the field it is the value of."""
         if len(text) < _SHORTEST:
             return text
-        if text in _clean_texts and field is None:
+        if text in self._clean and field is None:
             return text
         if self._depth < _JSON_DEPTH and is_json_text(text):
             self._depth += 1
@@ -86,14 +86,19 @@ class _Texts:
             return new
         new = self._placeholders.scrub(text, field)
         if new == text and field is None and len(text) in _REMEMBERED_LENGTHS:
-            _remember_clean(text)
+            self._remember_clean(text)
         return new
 
+    def _remember_clean(self, text: str) -> None:
+        if len(self._clean) >= _REMEMBERED_TEXTS:
+            self._clean.clear()
+        self._clean.add(text)
 
-def _remember_clean(text: str) -> None:
-    if len(_clean_texts) >= _REMEMBERED_TEXTS:
-        _clean_texts.clear()
-    _clean_texts.add(text)
+
+@lru_cache(maxsize=16)
+def _clean_texts(entities: frozenset[Entity], allow: tuple[str, ...]) -> set[str]:
+    """The texts in which a policy was seen to replace nothing: empty at first, and filled by its records."""
+    return set()
 
 
 def _rewrite_record(record: Json, rewrite: Rewrite) -> None:

@@ -123,7 +123,10 @@ class SqliteFile:
 
     def _connect(self, *, create: bool) -> sqlite3.Connection:
         if create:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Records are kept as they came, before anything is scrubbed: for nobody else's eyes, whatever the umask. SQLite
+            # gives the files it puts beside this one the same mode.
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         mode = "rwc" if create else "rw"
         db = sqlite3.connect(
             f"{self.path.absolute().as_uri()}?mode={mode}",
