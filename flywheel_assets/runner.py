@@ -23,6 +23,7 @@ from flywheel_assets.core.cleaning import CleaningPolicy, scrub_detail
 from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, scope_of
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import untrained
 from flywheel_assets.resources.pacing import OneTurn
 from flywheel_assets.resources.runs import announce_cancelling, bury_dead_runs
 from flywheel_assets.settings import SettingsError
@@ -149,7 +150,7 @@ def turn(
             workers.stop()
     report.holes = tuple(hole for hole in current.holes if choice.allows_hole(hole) and about.includes(hole.partition))
     report.left = current.items
-    for batch in batches(current):
+    for batch in batches(current, untrained=untrained(flywheel.settings)):
         if attempt(batch) in tried and not any(name_of(item) in report.failures for item in batch.items):
             # Never seen by itself; but a loop without end would be the worst way to learn of it.
             reason = (
@@ -191,7 +192,7 @@ def _startable(current: Plan, running: Collection[Batch], flywheel: Flywheel, tr
     in_cluster = settings.platform == "nemo"
     room = (settings.nemo if in_cluster else settings.local).parallel_runs - len(running)
     training = any(batch.lane is Lane.CUSTOMIZE for batch in running)
-    possible = batches(current, busy=[batch.identity for batch in running])
+    possible = batches(current, busy=[batch.identity for batch in running], untrained=untrained(settings))
     if in_cluster:
         # Lanes of one cell next to each other: they share a deployment, and one that waits for room would start it twice.
         possible.sort(key=lambda batch: batch.partition)

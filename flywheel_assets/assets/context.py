@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import orjson
 
-from flywheel_assets.assets.metadata import IN_SHORT
+from flywheel_assets.assets.metadata import IN_SHORT, code_list
 from flywheel_assets.assets.previews import message_table
 from flywheel_assets.assets.publishing import Events, Outcome, Work, publish
 from flywheel_assets.assets.specs import spec
@@ -59,5 +59,5 @@ def _describe(artifact: Artifact) -> Mapping[str, Any]:
         IN_SHORT: f"{artifact.summary['shots']} training rows are shown before each request of the prefixed variant",
         "shots": artifact.summary["shots"],
         "messages": message_table(read_prefix(artifact.path)),
-        "training rows used": dg.MetadataValue.md("\n".join(f"- `{row}`" for row in artifact.summary["row_ids"]) or "none"),
+        "training rows used": code_list(artifact.summary["row_ids"]),
     }

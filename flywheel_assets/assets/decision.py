@@ -13,7 +13,7 @@ import orjson
 
 from flywheel_assets.assets import columns
 from flywheel_assets.assets.evaluation_page import PREDICTIONS_FILE, REPORT_FILE
-from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, counts, drawing, picture
+from flywheel_assets.assets.metadata import IN_SHORT, bullet_table, bullets, counts, drawing, picture
 from flywheel_assets.assets.previews import report_text
 from flywheel_assets.assets.profile import PROFILE_FILE
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
@@ -41,7 +41,6 @@ from flywheel_assets.core.report import (
     to_markdown,
     to_svg,
 )
-from flywheel_assets.core.report.markdown import harmless
 from flywheel_assets.core.report.scatter import cost_against_quality
 from flywheel_assets.core.rows import WorkloadType
 from flywheel_assets.resources.again import AGAIN
@@ -331,7 +330,7 @@ def _describe_decision(artifact: Artifact) -> Mapping[str, Any]:
         IN_SHORT: masked_text(next(iter(summary["reasons"]), summary["verdict"])),
         "verdict": summary["verdict"],
         "winner": f"{summary['candidate']} ({summary['variant']})" if summary["candidate"] else "none",
-        "why": dg.MetadataValue.md(masked_text("\n".join(f"- {harmless(reason)}" for reason in summary["reasons"]) or "-")),
+        "why": bullets(masked_text(reason) for reason in summary["reasons"]),
         "what now": _what_now(artifact.partition.workload, summary["verdict"], summary["needed_rows"]),
         **_pictures(artifact.path),
         "report": report_text(artifact.path / "report.md"),

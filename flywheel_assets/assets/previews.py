@@ -14,7 +14,7 @@ from typing import Any
 
 import dagster as dg
 
-from flywheel_assets.assets.metadata import bullet_table
+from flywheel_assets.assets.metadata import bullet_table, code_block, page
 from flywheel_assets.core.cleaning.mask import masked, masked_text
 from flywheel_assets.core.rows import Json
 
@@ -68,7 +68,7 @@ def message_table(messages: Sequence[Json]) -> dg.MarkdownMetadataValue:
 
 def report_text(path: Path) -> dg.MarkdownMetadataValue:
     """A Markdown report; real losses stand in it."""
-    return dg.MetadataValue.md(masked_text(path.read_text(encoding="utf-8")))
+    return page(masked_text(path.read_text(encoding="utf-8")))
 
 
 def _first_rows(path: Path) -> list[Json]:
@@ -81,11 +81,11 @@ def _first_rows(path: Path) -> list[Json]:
 
 def _preview(header: Sequence[str], shown: Sequence[Sequence[str]], rows: Sequence[Json]) -> Mapping[str, Any]:
     if not rows:
-        return {"first rows": dg.MetadataValue.md("(no rows)")}
+        return {"first rows": page("(no rows)")}
     whole = json.dumps(_readable(rows[0]), indent=1, ensure_ascii=False)
     return {
         "first rows": bullet_table(header, shown),
-        "first row in full": dg.MetadataValue.md(f"```json\n{_cut(whole, _ROW_CHARS)}\n```"),
+        "first row in full": code_block(_cut(whole, _ROW_CHARS), "json"),
     }
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 import orjson
 
 from flywheel_assets.assets.decision import DECISION_FILE, read_comparison
-from flywheel_assets.assets.metadata import bullet_table
+from flywheel_assets.assets.metadata import bullet_table, page
 from flywheel_assets.assets.publishing import CheckOutcome, Events, Outcome, Refusal, Work, publish
 from flywheel_assets.assets.specs import check_spec, spec
 from flywheel_assets.assets.training import ADAPTER_DIR, ADAPTER_GGUF, skipped
@@ -255,5 +255,5 @@ def _describe(artifact: Artifact) -> Mapping[str, Any]:
         "tag": summary["tag"],
         "approved decision": summary["decision"],
         "files": bullet_table(["file", "bytes", "sha256", "this time"], rows),
-        "card": dg.MetadataValue.md((artifact.path / MADE_DIR / CARD).read_text(encoding="utf-8")),
+        "card": page((artifact.path / MADE_DIR / CARD).read_text(encoding="utf-8")),
     }

@@ -76,15 +76,16 @@ class Batch:
         return "+".join(item.inputs_key[:16] for item in self.items if item.inputs_key)
 
 
-def batches(plan: Plan, *, busy: Collection[tuple[Partition, Lane]] = ()) -> list[Batch]:
+def batches(plan: Plan, *, busy: Collection[tuple[Partition, Lane]] = (), untrained: Collection[str] = ()) -> list[Batch]:
     """The batches that can start now, in the order they should.
 
-    An item joins a batch if it is ready, or waits only for items of that batch; what waits for anything else comes later.
+    `untrained` are candidates that are never trained: their one lane has room for the assets that say so. An item joins a
+    batch if it is ready, or waits only for items of that batch; what waits for anything else comes later.
     """
     grouped: dict[tuple[Partition, Lane], list[PlanItem]] = {}
     taken: dict[tuple[Partition, Lane], set[Target]] = {}
     for item in plan.items:
-        identity = (item.partition, _LANE_OF[item.asset])
+        identity = (item.partition, _lane_of(item, untrained))
         if identity in busy:
             continue
         members = taken.setdefault(identity, set())
@@ -94,6 +95,12 @@ def batches(plan: Plan, *, busy: Collection[tuple[Partition, Lane]] = ()) -> lis
     order = list(Lane)
     found = [Batch(partition, lane, tuple(items)) for (partition, lane), items in grouped.items()]
     return sorted(found, key=lambda batch: order.index(batch.lane))
+
+
+def _lane_of(item: PlanItem, untrained: Collection[str]) -> Lane:
+    lane = _LANE_OF[item.asset]
+    # A training takes hours, and a run is worth it; that there is none is said in no time.
+    return Lane.EXAMINE if lane is Lane.CUSTOMIZE and item.partition.candidate in untrained else lane
 
 
 def meanwhile(state: FlywheelState, plan: Plan) -> list[Batch]:

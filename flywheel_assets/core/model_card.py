@@ -15,6 +15,7 @@ import yaml
 
 from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.decisions import Decision
+from flywheel_assets.core.markdown_text import harmless, harmless_cell, harmless_code
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.payload import GGUF, PREFIX
 from flywheel_assets.core.predictions import Score
@@ -79,8 +80,9 @@ def _lines(facts: CardFacts) -> Iterator[str]:
     yield f"# {facts.repository.rpartition('/')[2]}"
     yield ""
     yield (
-        f"A LoRA adapter for one workload, `{compared.workload}` ({compared.workload_type}), trained on the answers logged "
-        f"there. The model that gave them is the *teacher* below. Base model: {_named_base(facts, candidate)}."
+        f"A LoRA adapter for one workload, `{harmless_code(compared.workload)}` ({compared.workload_type}), trained on the "
+        "answers logged there. The model that gave them is the *teacher* below. "
+        f"Base model: {_named_base(facts, candidate)}."
     )
     yield ""
     yield f"A person approved it on {facts.approved_on}; the decision holds until {facts.expires} if nothing ends it before."
@@ -105,11 +107,11 @@ def _lines(facts: CardFacts) -> Iterator[str]:
     yield ""
     yield "## Limits"
     yield ""
-    yield f"- It was examined on `{compared.workload}` alone; on anything else nothing is known about it."
-    yield from (f"- {sentence}" for sentence in caveats(compared))
+    yield f"- It was examined on `{harmless_code(compared.workload)}` alone; on anything else nothing is known about it."
+    yield from (f"- {harmless(sentence)}" for sentence in caveats(compared))
     yield (
-        f"- Licence of the base model: {facts.license or UNKNOWN}. The adapter is derived from it, and from traffic whose "
-        "owner decides who may have it."
+        f"- Licence of the base model: {harmless(facts.license or UNKNOWN)}. The adapter is derived from it, and from "
+        "traffic whose owner decides who may have it."
     )
     yield ""
     yield "## Files"
@@ -122,8 +124,8 @@ def _lines(facts: CardFacts) -> Iterator[str]:
 
 
 def _named_base(facts: CardFacts, candidate: str) -> str:
-    named = f"`{facts.base_model}`" if facts.base_model else f"`{candidate}`, whose id on a hub was not given"
-    return named + (f", derived from `{facts.derived_from}`" if facts.derived_from else "")
+    named = f"`{harmless_code(facts.base_model)}`" if facts.base_model else f"`{candidate}`, whose id on a hub was not given"
+    return named + (f", derived from `{harmless_code(facts.derived_from)}`" if facts.derived_from else "")
 
 
 def _scores(compared: Comparison, candidate: str) -> Iterator[str]:
@@ -212,8 +214,8 @@ def _cell(score: Score | None) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} of `{name}`" for name, count in sorted(counts.items()))
+    return ", ".join(f"{count} of `{harmless_code(name)}`" for name, count in sorted(counts.items()))
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(harmless_cell(cell) for cell in cells) + " |"

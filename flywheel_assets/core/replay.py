@@ -101,7 +101,7 @@ def read_completion(content: bytes) -> tuple[Answer, Usage]:
     """
     try:
         completion = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnusableAnswerError(f"not JSON: {content[:_SHOWN_BYTES]!r}") from None
     try:
         return _answer(completion["choices"][0]), usage_of(completion)

@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx2
 import openai
 
 from flywheel_assets.core.replay import UnusableAnswerError, answer_limit, read_completion
 from flywheel_assets.core.rows import Answer, Json
+from flywheel_assets.resources.bounded_http import NOT_PACKED, UntrustworthyAnswer, bounded
+from flywheel_assets.resources.credentials import without_credentials
 from flywheel_assets.resources.prediction_cache import CachedAnswer, PredictionCache
 from flywheel_assets.resources.serving import Endpoint, EndpointLost
 
@@ -159,8 +162,22 @@ def _client(endpoint: Endpoint, patience: Patience) -> openai.AsyncOpenAI:
         # Tries are counted here: the library would also repeat 408 and 409, and not tell a refused connection apart.
         max_retries=0,
         timeout=timeout,
-        http_client=openai.DefaultAsyncHttpxClient(timeout=timeout, trust_env=not endpoint.is_local),
+        http_client=_BoundedClient(
+            timeout=timeout,
+            trust_env=not endpoint.is_local,
+            # What a user said goes where flywheel.yaml says, and to nobody whom that server names.
+            follow_redirects=False,
+        ),
     )
+
+
+class _BoundedClient(openai.DefaultAsyncHttpxClient):
+    """The client of the library, with a bound on every answer."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request; its answer is there whole. UntrustworthyAnswer where it is too large."""
+        request.headers.update(NOT_PACKED)
+        return await bounded(await super().send(request, **{**options, "stream": True}), request)
 
 
 async def _reply(
@@ -173,9 +190,11 @@ async def _reply(
             async with asyncio.timeout(patience.timeout_s):
                 response = await client.post("/chat/completions", body=question.body, cast_to=httpx2.Response)
             latency_ms = (time.perf_counter() - started) * 1000
-            answer, used = read_completion(response.content)
+            # A server may quote our key in an answer, too, and answers are kept.
+            content = response.content if not endpoint.api_key else _without_key(response.content, endpoint.api_key)
+            answer, used = read_completion(content)
             return Reply(question.id, answer, latency_ms, used.prompt, used.completion, cached_tokens=used.cached)
-        except UnusableAnswerError as error:
+        except (UnusableAnswerError, UntrustworthyAnswer) as error:
             return _failed(question, endpoint, f"unusable answer: {error}")
         except (openai.APIConnectionError, openai.APIStatusError, TimeoutError) as error:
             repeat = _worth_repeating(error)
@@ -189,6 +208,10 @@ async def _reply(
                 await asyncio.wait_for(over.wait(), _pause(error, patience.max_retries - tries_left))
                 return _failed(question, endpoint, _reason(error, patience))
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _without_key(content: bytes, key: str) -> bytes:
+    return content.replace(key.encode(), b"***")
 
 
 def _worth_repeating(error: Exception) -> bool:
@@ -205,13 +228,19 @@ def _pause(error: Exception, tries_done: int) -> float:
     """Seconds before the next try: what the server asks for, else doubling, with jitter (tries must not march in step)."""
     if isinstance(error, openai.APIStatusError):
         asked = error.response.headers.get("retry-after", "")
-        if asked.replace(".", "", 1).isdigit():
+        # ASCII digits alone: to Python, other signs are digits as well, and no numbers.
+        if asked.isascii() and asked.replace(".", "", 1).isdigit():
             return min(float(asked), _LONGEST_PAUSE_S)
     return min(_FIRST_PAUSE_S * 2.0**tries_done, _LONGEST_PAUSE_S) * random.uniform(0.75, 1.25)
 
 
 def _reason(error: Exception, patience: Patience) -> str:
     if isinstance(error, openai.APIStatusError):
+        if error.response.is_redirect:
+            where = without_credentials(error.response.headers.get("location", "elsewhere"))
+            return (
+                f"HTTP {error.status_code}: it sends us to {where}, and conversations are not sent on; name that URL itself"
+            )
         return f"HTTP {error.status_code}: {error.message}"
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return f"no answer within {patience.timeout_s:g} s ({patience.setting}.timeout_s)"
@@ -250,8 +279,12 @@ def _to_remember(reply: Reply) -> CachedAnswer:
 def _why_lost(endpoint: Endpoint, lost: Exception, done: int, total: int) -> str:
     known = endpoint.fault()
     if known is None and isinstance(lost, _TroubleError):
-        known = f"{endpoint.base_url} gave no answer, however often it was asked: {lost}."
-    why = known if known is not None else f"{endpoint.base_url} does not accept connections any more ({lost})."
+        known = f"{without_credentials(endpoint.base_url)} gave no answer, however often it was asked: {lost}."
+    why = (
+        known
+        if known is not None
+        else f"{without_credentials(endpoint.base_url)} does not accept connections any more ({lost})."
+    )
     return f"{why}\n{done} of {total} rows were answered and are kept; start the server again and repeat the run."
 
 
@@ -260,5 +293,5 @@ def _why_too_many(endpoint: Endpoint, patience: Patience, total: int, asked: int
     return (
         f"given up: {errors} of the {asked} rows asked so far errored, of {total} rows in all, and {patience.setting}."
         f"max_error_share accepts {patience.max_error_share:.0%} of them; the first error: {first}. Look at "
-        f"{endpoint.base_url}, then repeat the run: what was answered is kept, and only the rest is asked."
+        f"{endpoint.shown_url}, then repeat the run: what was answered is kept, and only the rest is asked."
     )

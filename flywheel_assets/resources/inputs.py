@@ -15,6 +15,7 @@ from flywheel_assets.core.judge import JUDGE_COLUMNS
 from flywheel_assets.core.metrics import installed_versions
 from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.core.suites import DomainRule
+from flywheel_assets.resources.credentials import without_credentials
 from flywheel_assets.resources.hub import place_of, repository_of
 from flywheel_assets.resources.judge.choice import judge_slice
 from flywheel_assets.resources.model_identity import model_identity, template_hash
@@ -82,7 +83,7 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
             **({} if judge is None else {"judge": judge}),
             "metrics": installed_versions(),
             "price": _prices(settings).get(teacher.model_name or TEACHER_ID),
-            "model": f"{teacher.model}#{teacher.model_name or ''}",
+            "model": f"{without_credentials(teacher.model or '')}#{teacher.model_name or ''}",
             "evaluation": settings.evaluation_for(workload).model_dump(mode="json", include=_EVALUATION_WITH_MEANING),
         }
     if asset == graph.PREFIX:
@@ -90,6 +91,11 @@ def settings_slice(settings: Settings, asset: str, partition: Partition) -> Json
     if partition.candidate:
         return _cell_slice(settings, asset, workload, settings.candidate(partition.candidate))
     return {}
+
+
+def untrained(settings: Settings) -> frozenset[str]:
+    """The candidates that are never trained, whatever the workload: an endpoint's, and those that say so."""
+    return frozenset(one.id for one in settings.candidates if one.is_remote or not one.trainable)
 
 
 def _split(settings: Settings, workload: str) -> Json:

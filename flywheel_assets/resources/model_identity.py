@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from flywheel_assets.resources.chat_templates import resolve_template
+from flywheel_assets.resources.credentials import without_credentials
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.settings import Candidate, Settings
 
@@ -13,7 +14,7 @@ from flywheel_assets.settings import Candidate, Settings
 def model_identity(settings: Settings, candidate: Candidate) -> str:
     """What a candidate's weights are: the hash of a local file or folder listing, else the URL or hub id as written."""
     if candidate.is_remote:
-        return f"{candidate.model}#{candidate.model_name or ''}"
+        return f"{without_credentials(candidate.model)}#{candidate.model_name or ''}"
     if candidate.nim is not None:
         return f"nim:{candidate.model}:{candidate.nim.tag or ''}"
     path = model_path(settings, candidate)

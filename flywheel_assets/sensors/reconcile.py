@@ -20,6 +20,7 @@ from flywheel_assets.core.graph import DECISION, EVERYTHING, Partition
 from flywheel_assets.core.planner import MOST_KILLS, every_failure, plan
 from flywheel_assets.partitions import partition_key
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.inputs import untrained
 from flywheel_assets.resources.latest import latest
 from flywheel_assets.resources.pacing import paced
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG, bury_dead_runs, partition_tags
@@ -91,7 +92,8 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         room = bound - len(under_way)
         # What was merely killed is tried again here, too, until `_give_up` ends that.
         current = plan(state, given_up=every_failure(state, but_unfinished=True))
-        found = [*batches(current, busy=busy), *(one for one in meanwhile(state, current) if one.identity not in busy)]
+        ready = batches(current, busy=busy, untrained=untrained(flywheel.settings))
+        found = [*ready, *(one for one in meanwhile(state, current) if one.identity not in busy)]
         if not any(name == DECISION for name, _ in state.published):
             # A workload that waits for its first records is in the catalog, too; a catalog of nothing else is no news.
             found = [batch for batch in found if batch.partition != EVERYTHING]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from flywheel_assets.core.comparison import Arm, Comparison
 from flywheel_assets.core.decisions import Decision, Verdict
+from flywheel_assets.core.markdown_text import harmless, harmless_cell, harmless_code
 from flywheel_assets.core.metrics import MAIN_METRIC
 from flywheel_assets.core.predictions import REPORTED_SUITES, Score
 from flywheel_assets.core.report.caveats import caveats
@@ -30,10 +31,10 @@ def to_markdown(comparison: Comparison, decision: Decision | None = None, exampl
 
 
 def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence[Example]) -> Iterator[str]:
-    yield f"# {comparison.workload}: who may answer it"
+    yield f"# {harmless(comparison.workload)}: who may answer it"
     yield ""
     if decision:
-        winner = f" {decision.candidate} ({decision.variant})" if decision.candidate else ""
+        winner = f" {harmless(decision.candidate)} ({decision.variant})" if decision.candidate else ""
         more = f", about {decision.needed_rows} more eval rows needed" if decision.needed_rows else ""
         yield f"**Verdict: {_HEADLINE[decision.verdict]}{winner}{more}.**"
         yield ""
@@ -50,7 +51,8 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
         yield "## Not measured"
         yield ""
         yield from (
-            f"- {arm.label}: {arm.state}. {harmless(arm.reason or 'No reason was recorded.')}" for arm in comparison.holes
+            f"- {_inline(arm.label)}: {arm.state}. {harmless(arm.reason or 'No reason was recorded.')}"
+            for arm in comparison.holes
         )
         yield ""
     if examples:
@@ -64,7 +66,7 @@ def _lines(comparison: Comparison, decision: Decision | None, examples: Sequence
             yield ""
     yield "## How to read this"
     yield ""
-    yield from (f"- {caveat}" for caveat in caveats(comparison))
+    yield from (f"- {harmless(caveat)}" for caveat in caveats(comparison))
 
 
 def _leaderboard(comparison: Comparison) -> Iterator[str]:
@@ -101,7 +103,7 @@ def _by_suite(comparison: Comparison) -> Iterator[str]:
     for suite, label in labelled:
         found = (report.suites.get(suite, {}).get(label) for _, report in arms)
         cells = [_cell(suite_report.scores.get(metric)) if suite_report else "" for suite_report in found]
-        yield "| " + " | ".join([suite, _inline(label), *cells]) + " |"
+        yield "| " + " | ".join([_inline(suite), _inline(label), *cells]) + " |"
     yield ""
 
 
@@ -128,20 +130,18 @@ def _by_construction(score: Score) -> str:
     return f"{score.value:.3f} ({score.n})"
 
 
-def harmless(text: str) -> str:
-    """A sentence of ours that may quote an endpoint or a label: no picture in it is fetched, no HTML in it counts."""
-    return text.replace("![", "!\\[").replace("<", "\\<")
-
-
 def _inline(text: str) -> str:
     """Text that cannot break a Markdown line or table."""
-    flat = " ".join(text.split())
-    cut = flat if len(flat) <= _LONGEST else flat[:_LONGEST] + " ..."
-    for special in ("\\", "|", "*", "_", "`", "<", "!", "[", "]"):
-        cut = cut.replace(special, "\\" + special)
-    return cut
+    shown = harmless_cell(_cut(text))
+    for special in ("*", "_", "`"):
+        shown = shown.replace(special, f"\\{special}")
+    return shown
 
 
 def _code(text: str) -> str:
-    flat = " ".join(text.split()).replace("`", "'")
+    return harmless_code(_cut(text))
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
     return flat if len(flat) <= _LONGEST else flat[:_LONGEST] + " ..."

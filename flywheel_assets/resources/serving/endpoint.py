@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flywheel_assets.core.rows import Json, Variant
+from flywheel_assets.resources.credentials import without_credentials
 
 GATEWAY_TEMPLATE = "the server's own"
 """Template identity of an endpoint that somebody else runs: which one it is cannot be asked over the OpenAI API."""
@@ -55,6 +56,11 @@ class Endpoint:
     again: str | None = None
 
     @property
+    def shown_url(self) -> str:
+        """The URL for people: without a user and password that may stand in it."""
+        return without_credentials(self.base_url)
+
+    @property
     def is_local(self) -> bool:
         """Whether this process started the server; proxies are not asked for it then."""
         return self.slots is not None
@@ -65,7 +71,7 @@ class Endpoint:
             return None
         if self.adapter_identity is None:
             raise ServingError(
-                f"{self.model} at {self.base_url} was started without an adapter, so it cannot answer as '{variant}'. "
+                f"{self.model} at {self.shown_url} was started without an adapter, so it cannot answer as '{variant}'. "
                 "Deploy the candidate with its adapter."
             )
         return self.adapter_identity

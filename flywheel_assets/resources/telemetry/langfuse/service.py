@@ -74,7 +74,8 @@ class LangfuseService:
                 "x-langfuse-ingestion-version": "4",
             },
             timeout=CALL_S,
-            follow_redirects=True,
+            # Conversations go where the settings say, and to nobody whom that server names.
+            follow_redirects=False,
         )
         self._api = LangfuseAPI(
             base_url=access.base_url,
