@@ -24,6 +24,7 @@ from flywheel_assets.core.slugs import BadWorkloadId, workload_slug
 from flywheel_assets.resources.log_formats import Log, LogFormatError, recognised_logs
 from flywheel_assets.resources.log_lines import STDIN, Chunk, LogFileError, check_readable
 from flywheel_assets.resources.parse_workers import Parsed, ParseOptions, ParseWorkerError, parse_chunks
+from flywheel_assets.resources.slug_owners import SlugOwners
 from flywheel_assets.resources.trace_stores.base import RejectedLine, TraceStore
 
 # One commit a batch. Larger ones store faster (ids arrive in random order), this one still fits in some 50 MB.
@@ -166,6 +167,7 @@ class _Work:
 
     def __init__(self, store: TraceStore, progress: Callable[[int, str], None] | None, formats: Mapping[str, str]) -> None:
         self._store = store
+        self._owners = SlugOwners(store)
         self._progress = progress
         self._formats = formats
         self._records: list[Record] = []
@@ -194,9 +196,9 @@ class _Work:
         """Store what is at hand and count it."""
         if not self._records and not self._yielding and not self._rejects:
             return
-        added = [self._store.add(self._records)]
+        added = [self._store.add(self._owned(self._records))]
         if self._yielding:
-            added.append(self._store.add(self._yielding, keep_known=True))
+            added.append(self._store.add(self._owned(self._yielding), keep_known=True))
         self._store.reject(self._rejects)
         for one in added:
             self._new += one.new
@@ -212,6 +214,12 @@ class _Work:
         self._records, self._yielding, self._rejects, self._bytes = [], [], [], 0
         if self._progress is not None:
             self._progress(self._new + self._duplicate + self._rejected, self._origin)
+
+    def _owned(self, records: list[Record]) -> list[Record]:
+        """The records whose slug is theirs; the others are refused."""
+        kept, refused = self._owners.sort(records)
+        self._rejects += [RejectedLine(reject, self._origin, 0) for reject in refused]
+        return kept
 
     def report(self) -> IngestReport:
         """The counts so far."""

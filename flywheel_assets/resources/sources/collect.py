@@ -18,6 +18,7 @@ from flywheel_assets.core.records import Record, Reject, RejectReason, parse_rec
 from flywheel_assets.core.records.parse import EXCERPT_CHARACTERS
 from flywheel_assets.core.records.types import HASH_BYTES
 from flywheel_assets.resources.ingest import IngestReport
+from flywheel_assets.resources.slug_owners import SlugOwners
 from flywheel_assets.resources.sources.base import Pull, PulledRecord, PulledReject, SourceError, TraceSource, title
 from flywheel_assets.resources.trace_stores.base import RejectedLine, TraceStore
 
@@ -66,7 +67,7 @@ def collect(
     A step is stored whole before its cursor counts, so whatever happens, going on from the last cursor loses nothing and
     the store keeps everything once. Raises SourceError where the first step already fails.
     """
-    tally = _Tally()
+    tally = _Tally(store)
     pull: Pull | None = None
     while True:
         try:
@@ -96,6 +97,8 @@ def _keep(source: TraceSource, pull: Pull, store: TraceStore, tally: _Tally, max
             records.append(parsed)
         else:
             rejected.append(RejectedLine(parsed, _storable(pulled.origin) or source.name, 1))
+    records, refused = tally.owners.sort(records)
+    rejected += [RejectedLine(reject, source.name, 1) for reject in refused]
     if records:
         added = store.add(records)
         tally.new += added.new
@@ -135,9 +138,10 @@ def _digest(text: str) -> bytes:
 
 
 class _Tally:
-    """Counts while steps come in."""
+    """Counts while steps come in, and which workload ids own their slugs."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: TraceStore) -> None:
+        self.owners = SlugOwners(store)
         self.new = self.updated = self.duplicate = self.newly_rejected = self.seen = 0
         self.reasons: Counter[str] = Counter()
         self.workloads: Counter[str] = Counter()

@@ -191,12 +191,15 @@ class ExistingIndexStore:
         return WorkloadSummary(slug, str(buckets[0]["key"]), numbers["count"], known[1])
 
     def _buckets(self) -> dict[str, list[Json]]:
-        """The workloads by slug, each with the buckets of the ids that have this slug (nearly always one)."""
+        """The workloads by slug, each with the bucket of the id that owns the slug.
+
+        An id that gets its slug by a hash owns it before one that is this very text; of others the first by name does.
+        """
         found: dict[str, list[Json]] = {}
-        for bucket in self._ask_workloads():
+        for bucket in sorted(self._ask_workloads(), key=lambda one: (_slug(one["key"]) == one["key"], str(one["key"]))):
             slug = _slug(bucket["key"])
             if slug is not None:
-                found.setdefault(slug, []).append(bucket)
+                found.setdefault(slug, [bucket])
         return found
 
     def _nameless(self) -> Iterator[tuple[Json, str]]:
