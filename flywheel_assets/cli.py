@@ -288,12 +288,38 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
 ) -> None:
     """The evaluated model behind an OpenAI-compatible URL, marked as not promoted where it is not. Ctrl-C ends it."""
+    from functools import partial
+
     from flywheel_assets.runtime.serve import serve_workload
+    from flywheel_assets.seals import require_untouched
 
     settings = load_settings()
     if candidate is not None:
         settings.candidate(candidate)
-    serve_workload(settings, _known(workload), candidate, port=port, say=lambda text: out.print(text, markup=False))
+    slug = _known(workload)
+    with _instance(settings) as instance:
+        say = partial(out.print, markup=False)
+        serve_workload(settings, slug, candidate, port=port, say=say, check=partial(require_untouched, instance))
+
+
+@app.command()
+def verify(as_json: JsonOption = False) -> None:
+    """Whether everything published is still what it was: hashes every file, and compares with Dagster's event log.
+
+    Exit code 1 where something was changed, is gone, or was put there. What is decided on, approved, served and sent to a
+    hub is checked by itself; this checks all current versions, and every approved decision.
+    """
+    from flywheel_assets.cli_verify import print_verified, verify_home
+
+    settings = load_settings()
+    with _instance(settings) as instance:
+        content = verify_home(instance, settings)
+    if as_json:
+        _print_json(content)
+    else:
+        print_verified(content, out)
+    if content["faults"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -21,6 +21,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
     from flywheel_assets.resources.leases import LeaseError
     from flywheel_assets.resources.postgres.url import PostgresError
     from flywheel_assets.resources.prediction_cache import CacheError
+    from flywheel_assets.resources.seals import Tampered
     from flywheel_assets.resources.serving import ServingError
     from flywheel_assets.resources.sources import SourceError
     from flywheel_assets.resources.trace_stores import TraceStoreError
@@ -42,6 +43,7 @@ def expected_errors() -> tuple[type[Exception], ...]:
         ServingError,
         SourceError,
         StartOverRefused,
+        Tampered,
         TraceStoreError,
         OSError,
         sqlite3.Error,

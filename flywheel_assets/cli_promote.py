@@ -17,6 +17,7 @@ from flywheel_assets.jobs import PROMOTE_JOB
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.promotions import promote
 from flywheel_assets.resources.runs import partition_tags
+from flywheel_assets.seals import require_untouched_evidence
 from flywheel_assets.settings import Settings
 
 _DONE = {Action.APPROVE: "Approved", Action.REJECT: "Rejected", Action.ROLLBACK: "Rolled back"}
@@ -28,6 +29,7 @@ def act(instance: dg.DagsterInstance, settings: Settings, action: str, workload:
     The act is kept first: should the run fail, the planner finds the catalog stale and makes it again.
     """
     flywheel = Flywheel.at_home(settings)
+    require_untouched_evidence(instance, flywheel, workload, Action(action))
     done = promote(
         flywheel, workload, Action(action), who=who or getpass.getuser(), why=why, act_id=f"cli-{uuid.uuid4().hex[:12]}"
     )

@@ -49,6 +49,7 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import registered_gates, token_prices, wanted
 from flywheel_assets.resources.judge.choice import judge_columns
 from flywheel_assets.resources.lag import TRAFFIC_READ_AT
+from flywheel_assets.seals import require_untouched
 from flywheel_assets.settings import Settings
 
 COMPARISON_FILE = "comparison.json"
@@ -108,12 +109,12 @@ def decision_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
 def _compare(work: Work) -> Mapping[str, Outcome]:
     workload = work.partition.workload
-    base = work.upstream(graph.BASE)
+    base = work.trusted(graph.BASE)
     kind = WorkloadType(work.upstream(graph.PROFILE).summary["type"])
     rows = read_eval_rows(base.path)
     profile = orjson.loads((work.upstream(graph.PROFILE).path / PROFILE_FILE).read_bytes())
     prices = token_prices(work.flywheel.settings)
-    arms = list(_arms(work.flywheel, workload))
+    arms = list(_arms(work, workload))
     compared = compare(
         workload,
         kind,
@@ -174,8 +175,9 @@ def _full_price_notes(arms: Sequence[ArmResult], prices: Mapping[str, TokenPrice
             yield note
 
 
-def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
-    """Every variant of every candidate, as it ended."""
+def _arms(work: Work, workload: str) -> Iterator[ArmResult]:
+    """Every variant of every candidate, as it ended. Raises Tampered where an evaluation is not what was published."""
+    flywheel = work.flywheel
     state = flywheel.state([workload], as_read=True)
     holes = {(hole.asset, hole.partition): hole.reason for hole in plan(state, given_up=every_failure(state)).holes}
     for candidate in flywheel.settings.candidates_of(workload):
@@ -190,6 +192,7 @@ def _arms(flywheel: Flywheel, workload: str) -> Iterator[ArmResult]:
             elif artifact.state != "ok":
                 yield ArmResult(candidate.id, variant, artifact.state, artifact.reason, derived_from=candidate.derived_from)
             else:
+                require_untouched(work.context.instance, [artifact])
                 adapter = artifact.manifest["inputs"].get(f"{graph.ADAPTER}@{partition.path}")
                 yield ArmResult(
                     candidate.id,
@@ -222,7 +225,7 @@ def _who_answered(evaluation: Artifact) -> str | None:
 def _decide(work: Work) -> Mapping[str, Outcome]:
     settings = work.flywheel.settings.decision_for(work.partition.workload)
     evaluation = work.flywheel.settings.evaluation_for(work.partition.workload)
-    upstream = work.upstream(graph.COMPARISON)
+    upstream = work.trusted(graph.COMPARISON)
     compared = read_comparison(upstream)
     # The look is written down before its verdict is published: whatever happens in between, alpha is spent once.
     with work.flywheel.looks.deciding(work.partition.workload) as (log, record):

@@ -26,6 +26,8 @@ from flywheel_assets.resources.json_files import write_json
 from flywheel_assets.resources.promotions import promote
 from flywheel_assets.resources.provenance import adapter_of
 from flywheel_assets.resources.runs import partition_tags
+from flywheel_assets.resources.seals import Tampered
+from flywheel_assets.seals import require_untouched_evidence
 from flywheel_assets.settings import Settings
 
 # The name under which the launchpad configures it.
@@ -84,6 +86,7 @@ def _record(context: dg.AssetExecutionContext, config: Promotion, flywheel: Flyw
         return
     context.instance.add_run_tags(context.run_id, partition_tags(Partition(config.workload)))
     try:
+        require_untouched_evidence(context.instance, flywheel, config.workload, Action(config.action.value))
         act = promote(
             flywheel,
             config.workload,
@@ -93,7 +96,7 @@ def _record(context: dg.AssetExecutionContext, config: Promotion, flywheel: Flyw
             # A run that is executed again after a crash tells the same act again.
             act_id=context.run.root_run_id or context.run_id,
         )
-    except PromotionRefused as error:
+    except (PromotionRefused, Tampered) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     context.log.info(f"{act.who}: {act.action} {act.model} for '{act.workload}' ({act.why})")
 

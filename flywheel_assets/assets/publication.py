@@ -32,6 +32,7 @@ from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.hub import Payload, PayloadRefused, Placed, collect, open_target
 from flywheel_assets.resources.inputs import cleaning_policy
 from flywheel_assets.resources.provenance import ancestor
+from flywheel_assets.seals import require_untouched
 from flywheel_assets.settings import Settings
 
 # The files made for the publication; the adapter's own are named, and stay where they are.
@@ -104,6 +105,7 @@ def _publish(work: Work) -> Mapping[str, Outcome]:
         return skipped(work, graph.PUBLISHED_ADAPTER, reason)
     assert act is not None
     approved = _approved(flywheel, act)
+    require_untouched(work.context.instance, [approved.decision, approved.adapter])
     if (there := approved.adapter.summary.get("remote_model")) is not None:
         reason = f"the adapter lies in the cluster, as {there}: there are no weights here"
         return skipped(work, graph.PUBLISHED_ADAPTER, reason)

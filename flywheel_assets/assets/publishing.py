@@ -7,7 +7,7 @@ and report to Dagster; keep the reason where it ends badly. What does not belong
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,12 +24,13 @@ from flywheel_assets.partitions import partition_of
 from flywheel_assets.resources.artifacts import Artifact, Draft, Made
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import claim_run, flywheel_run_of
+from flywheel_assets.resources.seals import Tampered, seal_of
 from flywheel_assets.resources.telemetry import Phase, PhaseStatus, Told, Watch
 from flywheel_assets.resources.telemetry.losses import warning_of
 from flywheel_assets.resources.telemetry.phases import kind_of
+from flywheel_assets.seals import SEAL_TAG, VERSION_TAG, require_untouched
 
 INPUTS_KEY_TAG = "flywheel/inputs_key"
-VERSION_TAG = "flywheel/version"
 Events = Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]
 Describe = Callable[[Artifact], Mapping[str, Any]]
 
@@ -77,6 +78,12 @@ class Work:
         """The current version of an upstream asset, at the workload if it is partitioned by workload only."""
         return self.flywheel.artifacts.require(name, _at(name, self.partition))
 
+    def trusted(self, name: str) -> Artifact:
+        """`upstream`, of which every file was seen to be what was published."""
+        artifact = self.upstream(name)
+        require_untouched(self.context.instance, [artifact])
+        return artifact
+
     def previous(self, name: str) -> Artifact | None:
         """The version of one of this body's own assets that is about to be replaced."""
         return self.flywheel.artifacts.current(name, self.partition)
@@ -107,6 +114,7 @@ def publish(
         told = Told()
         if all(artifacts.values()):
             context.log.info("Nothing to compute: already published for exactly these inputs.")
+            _refuse_touched(context, flywheel, inputs, artifacts.values())
             for artifact in artifacts.values():
                 flywheel.artifacts.point_to(artifact)  # type: ignore[arg-type]  # all() above says none is None
         else:
@@ -136,6 +144,19 @@ def publish(
             artifact = artifacts[name]
             if artifact is not None:
                 yield _result(context, flywheel, artifact, describe[name], told)
+
+
+def _refuse_touched(
+    context: dg.AssetExecutionContext, flywheel: Flywheel, inputs: Mapping[str, Inputs], artifacts: Iterable[Artifact | None]
+) -> None:
+    """What is reported again is sealed again: it must still be what was sealed before."""
+    try:
+        require_untouched(context.instance, artifacts)
+    except Tampered as error:
+        partition = partition_of(context)
+        for name, read in inputs.items():
+            flywheel.artifacts.record_failure(name, partition, read.key, _first_words(error), context.run_id)
+        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def _phase(
@@ -240,7 +261,7 @@ def _result(
             "version": artifact.version,
             "folder": _folder(flywheel, artifact),
         },
-        tags={INPUTS_KEY_TAG: artifact.inputs_key, VERSION_TAG: artifact.version},
+        tags={INPUTS_KEY_TAG: artifact.inputs_key, VERSION_TAG: artifact.version, SEAL_TAG: seal_of(artifact)},
         check_results=[
             dg.AssetCheckResult(
                 asset_key=asset_key(artifact.asset),

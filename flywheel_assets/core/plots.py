@@ -174,9 +174,10 @@ def _png(figure: Figure) -> bytes:
     from PIL import Image
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    canvas.draw()  # type: ignore[no-untyped-call]
     # With a palette a picture takes a quarter of the bytes, of which Dagster's event log keeps three copies.
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE)
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    drawn = Image.fromarray(pixels).convert("RGB").quantize(_PALETTE, dither=Image.Dither.NONE)
     out = io.BytesIO()
     drawn.save(out, format="png", optimize=True)
     return out.getvalue()

@@ -334,12 +334,13 @@ def _hash_files(draft: Draft) -> dict[str, Json]:
         if not path.is_file():
             continue
         status = path.stat()
-        digest = draft.inherited.get((status.st_dev, status.st_ino)) or _sha256(path)
+        digest = draft.inherited.get((status.st_dev, status.st_ino)) or sha256_of_file(path)
         files[path.relative_to(draft.path).as_posix()] = {"sha256": digest, "bytes": status.st_size}
     return files
 
 
-def _sha256(path: Path) -> str:
+def sha256_of_file(path: Path) -> str:
+    """sha256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_HASH_CHUNK):

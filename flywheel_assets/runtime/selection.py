@@ -23,7 +23,8 @@ class Selection:
     """One evaluated model: the candidate, how it is run, and whether a person promoted it.
 
     `prefix` are the messages a prefixed model was examined with, empty for the others: they travel with the request, behind
-    its instructions, so no server can add them. `prefix_file` is where they lie.
+    its instructions, so no server can add them. `prefix_file` is where they lie. `evidence` are the versions that all of
+    this was read from.
     """
 
     candidate: Candidate
@@ -33,6 +34,7 @@ class Selection:
     promoted: bool
     prefix: tuple[Json, ...] = ()
     prefix_file: Path | None = None
+    evidence: tuple[Artifact, ...] = ()
 
 
 def select(settings: Settings, artifacts: ArtifactStore, workload: str, candidate_id: str | None = None) -> Selection:
@@ -48,7 +50,7 @@ def select(settings: Settings, artifacts: ArtifactStore, workload: str, candidat
     if decision is not None and winner and candidate_id in (None, winner):
         variant = Variant(decision.summary["variant"])
         promoted = is_approved(PromotionLog(settings.home).acts(workload), decision.version)
-        selected = Selection(settings.candidate(winner), variant, None, verdict, promoted)
+        selected = Selection(settings.candidate(winner), variant, None, verdict, promoted, evidence=(decision,))
         return _with(selected, _examined_with(artifacts, decision, variant))
     candidate, variant = _best(settings, artifacts, workload, candidate_id)
     selected = Selection(settings.candidate(candidate), variant, None, verdict, promoted=False)
@@ -72,6 +74,7 @@ def _examined_with(artifacts: ArtifactStore, decision: Artifact, variant: Varian
 def _with(selected: Selection, made: Artifact | None) -> Selection:
     if made is None:
         return selected
+    selected = replace(selected, evidence=(*selected.evidence, made))
     if selected.variant is Variant.CUSTOMIZED:
         return replace(selected, adapter_gguf=made.path / "adapter.gguf")
     return replace(selected, prefix=tuple(read_prefix(made.path)), prefix_file=made.path / PREFIX_FILE)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.datasets import read_eval_rows
 from flywheel_assets.core.graph import Partition
 from flywheel_assets.core.replay import with_prefix
 from flywheel_assets.core.rows import Json
-from flywheel_assets.resources.artifacts import ArtifactStore
+from flywheel_assets.resources.artifacts import Artifact, ArtifactStore
 from flywheel_assets.resources.platform import LocalPlatform
 from flywheel_assets.resources.serving import Endpoint, ServingError
 from flywheel_assets.runtime.selection import Selection, select
@@ -20,14 +20,21 @@ from flywheel_assets.settings import Settings
 
 
 def serve_workload(
-    settings: Settings, workload: str, candidate: str | None, *, port: int, say: Callable[[str], None]
+    settings: Settings,
+    workload: str,
+    candidate: str | None,
+    *,
+    port: int,
+    say: Callable[[str], None],
+    check: Callable[[Sequence[Artifact]], None] = lambda evidence: None,
 ) -> None:
     """Serve on loopback until interrupted; says what is served, whether it was promoted, and a curl to try.
 
-    `port` 0 takes a free one.
+    `port` 0 takes a free one. `check` raises where what is to be served is not what was published.
     """
     artifacts = ArtifactStore(settings.home / "artifacts")
     selection = select(settings, artifacts, workload, candidate)
+    check(selection.evidence)
     if selection.candidate.nim is not None:
         raise ServingError(
             f"workload '{workload}': {selection.candidate.id} ({selection.variant}) is a NIM. Deploy "
