@@ -5,16 +5,23 @@ What belongs here: reading refs, recorded failures and the events of a failed ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dagster import DagsterEventType, DagsterInstance, RunsFilter
 
 from flywheel_assets.assets.keys import NAME_OF
 from flywheel_assets.core.batches import Batch, Lane
-from flywheel_assets.core.graph import RECORDS, Partition
-from flywheel_assets.core.planner import Attempt, Hole, PlanItem, Published
+from flywheel_assets.core.graph import Partition
+from flywheel_assets.core.planner import Attempt, Hole, PlanItem
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG, FLYWHEEL_RUN_TAG
+
+_TELLING = {
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.ASSET_MATERIALIZATION,
+    DagsterEventType.STEP_START,
+}
 
 
 @dataclass(slots=True)
@@ -47,50 +54,76 @@ def attempt(batch: Batch) -> Attempted:
     return batch.identity, tuple((item.asset, item.inputs_key) for item in batch.items)
 
 
-def _said_by_the_run(instance: DagsterInstance, batch: Batch, flywheel_run: str) -> frozenset[str]:
-    """The assets whose materialization the latest run of a batch reported before it failed."""
-    runs = instance.get_runs(
-        filters=RunsFilter(tags={FLYWHEEL_RUN_TAG: flywheel_run, BATCH_TAG: batch.name, BATCH_KEY_TAG: batch.key}), limit=1
-    )
-    events = instance.all_logs(runs[0].run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION) if runs else ()
-    return frozenset(NAME_OF[entry.asset_materialization.asset_key] for entry in events if entry.asset_materialization)
+@dataclass(frozen=True, slots=True)
+class RunSaid:
+    """What a run that failed said before it ended: the assets it reported as made, and those whose work had begun.
+
+    Empty where there is no run: its worker died before it could make one.
+    """
+
+    run_id: str = ""
+    made: frozenset[str] = frozenset()
+    begun: frozenset[str] = frozenset()
 
 
 def settle(instance: DagsterInstance, flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport) -> set[Attempt]:
     """Book one finished batch; the attempts that must not be made again in this turn."""
-    # Of a run that failed, only what it reported before counts as made.
-    made = None if succeeded else _said_by_the_run(instance, batch, report.flywheel_run)
+    said = RunSaid(made=frozenset(batch.assets)) if succeeded else _said_by_the_run(instance, batch, report.flywheel_run)
     booked = len(report.failures)
     given_up: set[Attempt] = set()
+    unsaid: list[PlanItem] = []
     for item in batch.items:
         name = name_of(item)
         failure = flywheel.artifacts.failure(*item.target)
         published = flywheel.artifacts.published(*item.target)
-        # An earlier attempt's kill says nothing about this one.
-        if failure is not None and not failure.kills:
-            given_up.add((*item.target, failure.inputs_key))
-            report.failures[name] = failure.message
-        elif published is not None and published.state == "failed":
+        if item.asset in said.made and published is not None and published.state == "failed":
             given_up.add((*item.target, published.inputs_key))
             report.failures[name] = published.reason or "failed"
-        elif published is not None and (item.asset in made if made is not None else _is_for(published, item)):
+        elif item.asset in said.made:
             report.materialized.append(name)
-        elif made is not None and published is not None and item.inputs_key == published.inputs_key:
-            # It is there, and Dagster was not told: the next turn tells it, without computing anything.
-            given_up.add((*item.target, published.inputs_key))
-            report.failures[name] = "it is published, but its run failed before it was reported; the run's log says why"
-        elif made is not None and item.inputs_key is not None:
-            # The run ended before the body could say why; without a record the planner would start it again for ever.
-            killed = flywheel.artifacts.record_kill(*item.target, item.inputs_key, report.flywheel_run)
-            given_up.add((*item.target, item.inputs_key))
-            report.failures[name] = killed.message
+        # What an earlier attempt left says nothing about this one.
+        elif failure is not None and said.run_id and failure.run_id == said.run_id:
+            given_up.add((*item.target, failure.inputs_key))
+            report.failures[name] = failure.message
+        elif item.inputs_key is not None:
+            unsaid.append(item)
+    if not succeeded and len(report.failures) == booked:
+        given_up |= _book_a_kill(flywheel, unsaid, said, report)
     if not succeeded and len(report.failures) == booked:
         report.failures[batch.name] = "its run failed; its log in the Dagster UI says why"
     return given_up
 
 
-def _is_for(published: Published, item: PlanItem) -> bool:
-    return item.inputs_key in (None, published.inputs_key) or item.asset == RECORDS
+def _book_a_kill(flywheel: Flywheel, unsaid: Sequence[PlanItem], said: RunSaid, report: RunReport) -> set[Attempt]:
+    """The attempt that a run ended in before its body could say anything. What it had not come to was not attempted.
+
+    Without a record the planner would start it again for ever.
+    """
+    item = next((one for one in unsaid if one.asset in said.begun), None) or next(iter(unsaid), None)
+    if item is None or item.inputs_key is None:
+        return set()
+    killed = flywheel.artifacts.record_kill(*item.target, item.inputs_key)
+    report.failures[name_of(item)] = killed.message
+    return {(*item.target, item.inputs_key)}
+
+
+def _said_by_the_run(instance: DagsterInstance, batch: Batch, flywheel_run: str) -> RunSaid:
+    """What the latest run of a batch said."""
+    tags = {FLYWHEEL_RUN_TAG: flywheel_run, BATCH_TAG: batch.name, BATCH_KEY_TAG: batch.key}
+    for run in instance.get_runs(filters=RunsFilter(tags=tags), limit=1):
+        made: set[str] = set()
+        begun: set[str] = set()
+        assets_of: dict[str | None, set[str]] = {}
+        for entry in instance.all_logs(run.run_id, of_type=_TELLING):
+            event = entry.get_dagster_event()
+            if event.event_type is DagsterEventType.ASSET_MATERIALIZATION_PLANNED and event.asset_key in NAME_OF:
+                assets_of.setdefault(event.step_key, set()).add(NAME_OF[event.asset_key])
+            elif event.event_type is DagsterEventType.ASSET_MATERIALIZATION and event.asset_key in NAME_OF:
+                made.add(NAME_OF[event.asset_key])
+            elif event.event_type is DagsterEventType.STEP_START:
+                begun |= assets_of.get(event.step_key, set())
+        return RunSaid(run.run_id, frozenset(made), frozenset(begun - made))
+    return RunSaid()
 
 
 def name_of(item: PlanItem) -> str:

@@ -23,6 +23,7 @@ from flywheel_assets.core.rows import Json
 from flywheel_assets.partitions import partition_of
 from flywheel_assets.resources.artifacts import Artifact, Draft, Made
 from flywheel_assets.resources.flywheel import Flywheel
+from flywheel_assets.resources.processes import KilledFromOutside
 from flywheel_assets.resources.runs import claim_run, flywheel_run_of
 from flywheel_assets.resources.seals import Tampered, seal_of
 from flywheel_assets.resources.telemetry import Phase, PhaseStatus, Told, Watch
@@ -52,6 +53,10 @@ class Refusal(Exception):
     def __init__(self, message: str, *, check: tuple[str, str] | None = None) -> None:
         super().__init__(message)
         self.check = check
+
+
+class Undescribed(Exception):
+    """What was made cannot be put into words for Dagster's page: a fault of ours, and the log says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +130,12 @@ def publish(
                 watch.end(PhaseStatus.KILLED)
                 raise
             except Exception as error:
-                message = _first_words(error)
-                _say_lost(context, flywheel, watch.end(PhaseStatus.FAILED, error=message))
-                for name in names:
-                    flywheel.artifacts.record_failure(name, partition, inputs[name].key, message, context.run_id)
+                _say_lost(context, flywheel, watch.end(PhaseStatus.FAILED, error=_first_words(error)))
+                _keep_reason(context, flywheel, partition, inputs, error)
                 if isinstance(error, Refusal) and error.check is not None:
                     asset, check = error.check
                     yield dg.AssetCheckResult(
-                        asset_key=asset_key(asset), check_name=check, passed=False, description=message
+                        asset_key=asset_key(asset), check_name=check, passed=False, description=_first_words(error)
                     )
                 raise dg.Failure(description=str(error), allow_retries=False) from error
             made = [artifact for artifact in artifacts.values() if artifact is not None]
@@ -140,10 +143,31 @@ def publish(
             ended = PhaseStatus.FAILED if bad else PhaseStatus.FINISHED
             told = watch.end(ended, made, error=bad.reason if bad else None)
             _say_lost(context, flywheel, told)
-        for name in names:
-            artifact = artifacts[name]
-            if artifact is not None:
-                yield _result(context, flywheel, artifact, describe[name], told)
+        try:
+            # All of them before the first is reported: no half of a body is told. What cannot be described is no success.
+            published = [artifact for artifact in artifacts.values() if artifact is not None]
+            results = [_result(context, flywheel, artifact, describe[artifact.asset], told) for artifact in published]
+        except Exception as error:
+            undescribed = Undescribed(f"{', '.join(names)} of {partition}: made, but it cannot be shown ({error!r})")
+            _keep_reason(context, flywheel, partition, inputs, undescribed)
+            raise dg.Failure(description=str(undescribed), allow_retries=False) from error
+        yield from results
+
+
+def _keep_reason(
+    context: dg.AssetExecutionContext,
+    flywheel: Flywheel,
+    partition: Partition,
+    inputs: Mapping[str, Inputs],
+    error: Exception,
+) -> None:
+    """Write down why an attempt ended badly: for the planner, which would otherwise start it again for ever."""
+    message = _first_words(error)
+    for name, read in inputs.items():
+        if isinstance(error, KilledFromOutside):
+            flywheel.artifacts.record_kill(name, partition, read.key, said=message, run_id=context.run_id)
+        else:
+            flywheel.artifacts.record_failure(name, partition, read.key, message, context.run_id)
 
 
 def _refuse_touched(

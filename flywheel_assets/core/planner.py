@@ -64,13 +64,14 @@ MOST_KILLS = 3
 class Failure:
     """The last attempt at an asset partition ended badly, for these inputs.
 
-    `kills` counts the attempts in a row whose run was killed or cancelled before it could say anything; 0: it ended in an
-    error of its own.
+    `kills` counts the attempts in a row that were killed or cancelled before they could say anything; 0: it ended in an
+    error of its own. `run_id` is the Dagster run whose body said so; empty where no body could.
     """
 
     inputs_key: str
     message: str
     kills: int = 0
+    run_id: str = ""
 
     @property
     def unfinished(self) -> bool:
@@ -146,13 +147,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """Where one target stands while planning: its contribution to downstream keys, or what it waits for."""
+    """Where one target stands while planning: its contribution to downstream keys, or what it waits for.
+
+    `made`: it is published for today's inputs, though it may be `broken` for what is built on it (a check failed).
+    """
 
     version: str | None
     fresh: bool
     broken: str | None = None
     unfinished: bool = False
     inherited: bool = False
+    made: bool = False
 
 
 def plan(state: FlywheelState, *, given_up: frozenset[Attempt] = frozenset()) -> Plan:
@@ -189,12 +194,14 @@ def _together(
 ) -> Mapping[Target, tuple[_Standing, PlanItem | None]]:
     """The targets of one body: if one is to be made, all are, for Dagster has no run of a part; if one cannot, none can.
 
-    One that is up to date stays so for what is built on it: the body only points to it again.
+    One that is up to date stays so for what is built on it: the body only points to it again. So does one whose check
+    failed, and nothing is built on it.
     """
     stale = [item for _, item in assessed.values() if item is not None]
     if not stale or len(assessed) == 1:
         return assessed
-    broken = next((standing for standing, _ in assessed.values() if standing.broken is not None), None)
+    standings = [standing for standing, _ in assessed.values()]
+    broken = next((one for one in standings if one.broken is not None and not one.made), None)
     if broken is not None:
         return {
             target: (standing if standing.broken is not None else broken, None) for target, (standing, _) in assessed.items()
@@ -333,8 +340,8 @@ def _assess(
     if not published.announced:
         return stale, PlanItem(name, partition, "published, but its event is missing", key)
     if published.blocked is not None:
-        return _Standing(None, fresh=False, broken=published.blocked), None
-    return _Standing(published.data_version, fresh=True), None
+        return _Standing(None, fresh=False, broken=published.blocked, made=True), None
+    return _Standing(published.data_version, fresh=True, made=True), None
 
 
 def _failure_of(key: str, published: Published | None, failure: Failure | None) -> Failure | None:

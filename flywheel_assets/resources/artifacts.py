@@ -161,7 +161,9 @@ class ArtifactStore:
         """The recorded failure, if the last attempt ended badly."""
         content = read_object(self._failure(asset, partition), ("inputs_key", "message"))
         # `kills` is absent from failures recorded before they were counted.
-        return None if content is None else Failure(content["inputs_key"], content["message"], content.get("kills", 0))
+        if content is None:
+            return None
+        return Failure(content["inputs_key"], content["message"], content.get("kills", 0), content.get("run_id", ""))
 
     def history(self, asset: str, partition: Partition) -> list[Artifact]:
         """Every version still there, oldest first."""
@@ -275,8 +277,13 @@ class ArtifactStore:
         content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time()}
         write_json(self._failure(asset, partition), content)
 
-    def record_kill(self, asset: str, partition: Partition, inputs_key: str, run_id: str) -> Failure:
-        """Keep that the run of an attempt ended before its body could say anything, as when it is killed or cancelled."""
+    def record_kill(
+        self, asset: str, partition: Partition, inputs_key: str, *, said: str | None = None, run_id: str = ""
+    ) -> Failure:
+        """Keep that an attempt ended without saying anything about its inputs, as when it is killed or cancelled.
+
+        `said` is what a body said that lived on when a process it needed was killed, and `run_id` its run.
+        """
         before = self.failure(asset, partition)
         kills = 1 + (before.kills if before is not None and before.inputs_key == inputs_key else 0)
         again = (
@@ -284,13 +291,11 @@ class ArtifactStore:
             if kills < MOST_KILLS
             else "the others are decided without it"
         )
-        message = (
-            f"its run was killed, or ended without a result ({kills} of {MOST_KILLS} times; its log in the Dagster UI says "
-            f"why); {again}"
-        )
+        how = said or "its run was killed, or ended without a result"
+        message = f"{how} ({kills} of {MOST_KILLS} times; its log in the Dagster UI says why); {again}"
         content = {"inputs_key": inputs_key, "message": message, "run_id": run_id, "at": time.time(), "kills": kills}
         write_json(self._failure(asset, partition), content)
-        return Failure(inputs_key, message, kills)
+        return Failure(inputs_key, message, kills, run_id)
 
     def sweep_drafts(self) -> int:
         """Remove drafts whose writer is dead (a killed run leaves its own behind); how many there were."""

@@ -22,7 +22,7 @@ from flywheel_assets.core.rows import Answer, Json
 from flywheel_assets.resources.bounded_http import NOT_PACKED, UntrustworthyAnswer, bounded
 from flywheel_assets.resources.credentials import without_credentials
 from flywheel_assets.resources.prediction_cache import CachedAnswer, PredictionCache
-from flywheel_assets.resources.serving import Endpoint, EndpointLost
+from flywheel_assets.resources.serving import Endpoint, EndpointLost, ServerKilled
 
 Progress = Callable[[int, int, int, int], None]
 """Called with done, total, reused from the cache, errors."""
@@ -103,8 +103,9 @@ async def ask_questions(
     """The reply to each question, by its id; what the cache holds is not asked again, and errors are not kept in it.
 
     Raises EndpointLost as soon as a request could not connect within its tries (the remaining questions would say nothing
-    of the model), and on the first error that may pass where `patience` says so; TooManyErrors as soon as more questions
-    errored than `patience` accepts. What was answered until then, or was in flight and is answered, is kept.
+    of the model; ServerKilled where it was a process of ours that is gone), and on the first error that may pass where
+    `patience` says so; TooManyErrors as soon as more questions errored than `patience` accepts. What was answered until
+    then, or was in flight and is answered, is kept.
     """
     remembered = cache.get_many(q.key for q in questions) if cache is not None else {}
     found = {q.id: _remembered(q, remembered[q.key]) for q in questions if q.key in remembered}
@@ -147,7 +148,8 @@ async def ask_questions(
             # One is enough for the caller, who knows nothing of tasks.
             (first, *_) = failed.exceptions
             if isinstance(first, _NeverConnectedError | _TroubleError):
-                raise EndpointLost(_why_lost(endpoint, first, len(found), len(questions))) from None
+                lost = EndpointLost if endpoint.fault() is None else ServerKilled
+                raise lost(_why_lost(endpoint, first, len(found), len(questions))) from None
             raise first from None
     if over.is_set():
         raise TooManyErrors(_why_too_many(endpoint, patience, len(questions), len(found) - reused, errors, first_error))

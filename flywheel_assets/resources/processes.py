@@ -19,6 +19,10 @@ import psutil
 _START_TOLERANCE_S = 0.05
 
 
+class KilledFromOutside(Exception):
+    """A child process that a body waited for was killed: it says nothing about what was attempted, which is tried again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
     """One process on one host. `started` is epoch seconds."""

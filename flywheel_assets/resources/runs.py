@@ -76,30 +76,35 @@ def announce_cancelling(instance: DagsterInstance, flywheel_run: str) -> None:
 def bury_dead_runs(instance: DagsterInstance) -> list[str]:
     """Report runs whose owner is dead as failed and free their pool slots; the ids of those runs.
 
-    A process of another host cannot be looked at from here. Its run is given up when nothing was heard of it for a day.
+    A process of another host cannot be looked at from here, and neither can one that died before it wrote its name on its
+    run. Such a run is given up when nothing was heard of it for a day; one that is not ours is left alone.
     """
     buried = []
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=_ALIVE)):
-        owner = run.tags.get(OWNER_TAG)
-        if owner is None or _inherited(instance, run, owner):
-            continue
-        identity = ProcessIdentity.known(owner)
-        if identity is None:
-            continue
-        if identity.is_dead():
-            message = f"The process of this run ({owner}) is dead; it was killed. Run it again."
-        elif not identity.is_here and _silent_s(instance, run) > GIVEN_UP_AFTER_S:
-            message = (
-                f"Nothing was heard of this run for {GIVEN_UP_AFTER_S / 3600:.0f} hours, and its host ({identity.host}) is "
-                "not this one. It counts as lost. Run it again."
-            )
-        else:
+        message = _why_dead(instance, run)
+        if message is None:
             continue
         instance.report_run_failed(run, message=message)
         if instance.event_log_storage.supports_global_concurrency_limits:
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         buried.append(run.run_id)
     return buried
+
+
+def _why_dead(instance: DagsterInstance, run: dg.DagsterRun) -> str | None:
+    """Why a run that has not ended counts as dead, for people; None while it may be alive."""
+    owner = run.tags.get(OWNER_TAG)
+    claimed = owner is not None and not _inherited(instance, run, owner)
+    if not claimed and BATCH_TAG not in run.tags:
+        return None
+    identity = ProcessIdentity.known(owner) if owner is not None and claimed else None
+    if identity is not None and identity.is_here:
+        return f"The process of this run ({owner}) is dead; it was killed. Run it again." if identity.is_dead() else None
+    if _silent_s(instance, run) <= GIVEN_UP_AFTER_S:
+        return None
+    why = "no process ever took it up" if identity is None else f"its host ({identity.host}) is not this one"
+    hours = GIVEN_UP_AFTER_S / 3600
+    return f"Nothing was heard of this run for {hours:.0f} hours, and {why}. It counts as lost. Run it again."
 
 
 def _silent_s(instance: DagsterInstance, run: dg.DagsterRun) -> float:

@@ -22,6 +22,7 @@ from typing import Any, NewType
 import dagster as dg
 
 from flywheel_assets.resources.model_files import child_environment, folder_for
+from flywheel_assets.resources.processes import KilledFromOutside
 from flywheel_assets.settings import TrainingSettings
 from flywheel_assets.trainer.failure import FailureKind, TrainerError, out_of_memory
 from flywheel_assets.trainer.job import Hyperparameters, Job
@@ -83,6 +84,10 @@ class TrainingFailed(Exception):
         self.next_step = next_step
 
 
+class TrainingKilled(TrainingFailed, KilledFromOutside):
+    """The training child was killed or interrupted; the next attempt goes on from its last checkpoint."""
+
+
 def run_training(
     context: dg.AssetExecutionContext,
     job: TrainingJob,
@@ -96,7 +101,7 @@ def run_training(
     about every second. The child ends with the run: on termination or
     error within GRACE_S, and by the kernel where this process is killed. `progress(work_dir)` tells how it stands meanwhile.
     The asset that calls this must return or yield its own MaterializeResult (Dagster asks for it where Pipes was used).
-    Raises TrainingFailed.
+    Raises TrainingFailed; TrainingKilled where that says nothing about the training.
     """
     limit = timeout if timeout is not None else 60 * job.settings.timeout_minutes
     job.work_dir.mkdir(parents=True, exist_ok=True)
@@ -236,7 +241,8 @@ def _failure(job: TrainingJob, exit_code: int) -> TrainingFailed:
         said = TrainerError.from_json(json.loads((job.work_dir / ERROR_FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         said = _unsaid(job, exit_code)
-    return TrainingFailed(said.kind, said.message, said.next_step)
+    ended = TrainingKilled if said.kind in (FailureKind.KILLED, FailureKind.INTERRUPTED) else TrainingFailed
+    return ended(said.kind, said.message, said.next_step)
 
 
 def _unsaid(job: TrainingJob, exit_code: int) -> TrainerError:

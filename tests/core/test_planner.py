@@ -352,3 +352,17 @@ def test_the_catalog_does_not_wait_for_workloads_that_are_being_decided() -> Non
     assert meanwhile(world.state, plan(world.state)) == []
     world.settle()
     assert meanwhile(world.state, plan(world.state)) == [] and not plan(world.state).items
+
+
+def test_what_one_body_makes_is_planned_together_though_a_check_of_it_failed() -> None:
+    base, train = ((name, Partition("router")) for name in (graph.BASE, graph.TRAIN))
+    for untold, blocked in ((base, train), (train, base)):
+        world = settled()
+        world.published[untold] = replace(world.published[untold], announced=False)
+        world.published[blocked] = replace(world.published[blocked], blocked="a row is not complete")
+        planned = plan(world.state)
+        assert [item.target for item in planned.items if item.ready and item.partition == base[1]] == [base, train]
+        # What failed its check is told again, and still nothing is built on it.
+        cells = {hole.asset for hole in planned.holes if hole.partition.candidate == "small"}
+        assert (graph.EVALS[Variant.BASE] in cells) is (blocked == base)
+        assert (graph.ADAPTER in cells) is (blocked == train)

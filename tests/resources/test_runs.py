@@ -14,7 +14,7 @@ import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
 from flywheel_assets.resources.processes import ProcessIdentity, this_process
-from flywheel_assets.resources.runs import OWNER_TAG, bury_dead_runs
+from flywheel_assets.resources.runs import BATCH_TAG, OWNER_TAG, bury_dead_runs
 
 
 @pytest.fixture
@@ -82,3 +82,15 @@ def test_a_silent_run_of_this_host_lives_as_long_as_its_process(
     clock = time.time()
     monkeypatch.setattr(time, "time", lambda: clock + 48 * 3600)
     assert bury_dead_runs(instance) == []
+
+
+def test_a_run_that_was_never_begun_is_given_up_by_age_too_if_it_is_ours(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = instance.create_run_for_job(nothing, tags={BATCH_TAG: "tickets@data"}, status=DagsterRunStatus.STARTED)
+    instance.create_run_for_job(nothing, status=DagsterRunStatus.STARTED)
+    clock = time.time()
+    monkeypatch.setattr(time, "time", lambda: clock + 23 * 3600)
+    assert bury_dead_runs(instance) == []
+    monkeypatch.setattr(time, "time", lambda: clock + 25 * 3600)
+    assert bury_dead_runs(instance) == [ours.run_id]

@@ -6,6 +6,7 @@ from flywheel_assets.core.judge import RUBRIC_VERSION, LabelledAnswer, LabelsErr
 from flywheel_assets.core.rows import Json, WorkloadType
 from flywheel_assets.resources.model_files import sha256_of
 from flywheel_assets.resources.model_identity import model_identity, template_hash
+from flywheel_assets.resources.processes import KilledFromOutside
 from flywheel_assets.settings import Settings
 
 # How a judge is asked and waited for changes no verdict.
@@ -22,6 +23,10 @@ _WITH_MEANING = {
 
 class JudgeError(Exception):
     """A judge cannot be used, or was lost; the message says which, why and what to do."""
+
+
+class JudgeKilled(JudgeError, KilledFromOutside):
+    """The model server of a judge on this machine is gone in the middle of its work."""
 
 
 def judge_columns(settings: Settings, workload: str, workload_type: WorkloadType) -> tuple[Rubric, ...]:

@@ -25,10 +25,11 @@ from flywheel_assets.core.judge import (
 from flywheel_assets.core.replay import greedy_request
 from flywheel_assets.core.rows import EvalRow, Prediction, Variant, WorkloadType
 from flywheel_assets.resources.asking import Patience, Progress, Question, Reply, ask_questions
-from flywheel_assets.resources.judge.choice import JudgeError
+from flywheel_assets.resources.judge.choice import JudgeError, JudgeKilled
 from flywheel_assets.resources.judge.estimate import Estimate
 from flywheel_assets.resources.judge.readiness import Deploys, Say, judge_endpoint
 from flywheel_assets.resources.prediction_cache import PredictionCache, prediction_key
+from flywheel_assets.resources.processes import KilledFromOutside
 from flywheel_assets.resources.serving import Endpoint, EndpointLost
 from flywheel_assets.settings import JudgeSettings, Settings
 
@@ -104,7 +105,8 @@ def _ask(
         replies = asyncio.run(asking)
     except EndpointLost as lost:
         kept = len(cache.get_many(distinct))
-        raise JudgeError(
+        failure = JudgeKilled if isinstance(lost, KilledFromOutside) else JudgeError
+        raise failure(
             f"the judge '{judge.name}' was lost: {str(lost).splitlines()[0]} {kept} of {len(distinct)} verdicts are kept; "
             "see to the judge and run this again, which asks for the rest only."
         ) from None

@@ -8,7 +8,7 @@ engines; `endpoint` is what every caller sees.
 """
 
 from flywheel_assets.resources.serving.deployment import Serving
-from flywheel_assets.resources.serving.endpoint import Endpoint, EndpointLost, ServingError
+from flywheel_assets.resources.serving.endpoint import Endpoint, EndpointLost, ServerKilled, ServingError
 from flywheel_assets.resources.serving.openai_api import NotReady, RemoteModel, remote_endpoint
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "EndpointLost",
     "NotReady",
     "RemoteModel",
+    "ServerKilled",
     "Serving",
     "ServingError",
     "remote_endpoint",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from flywheel_assets.core.rows import Json, Variant
 from flywheel_assets.resources.credentials import without_credentials
+from flywheel_assets.resources.processes import KilledFromOutside
 
 GATEWAY_TEMPLATE = "the server's own"
 """Template identity of an endpoint that somebody else runs: which one it is cannot be asked over the OpenAI API."""
@@ -22,6 +23,10 @@ class ServingError(Exception):
 
 class EndpointLost(ServingError):
     """An endpoint that was up does not accept connections any more."""
+
+
+class ServerKilled(EndpointLost, KilledFromOutside):
+    """The process of a model server of ours is gone in the middle of its work."""
 
 
 def _no_fault() -> str | None:
