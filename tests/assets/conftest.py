@@ -21,6 +21,7 @@ from flywheel_assets.runner import Choice, turn
 from flywheel_assets.settings import parse_settings
 from tests.e2e.own_traffic import write_ticket_records
 from tests.fake_platform import FakePlatform
+from tests.instances import local_instance
 
 SETTINGS: Json = {
     "candidates": [{"id": "small", "model": "small.gguf"}, {"id": "tiny", "model": "tiny.gguf", "derived_from": "small"}],
@@ -83,7 +84,7 @@ class Bench:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    with DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(tmp_path) as instance:
         yield instance
 
 

@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import dagster as dg
 import orjson
-from dagster import DagsterInstance
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -27,6 +26,7 @@ from flywheel_assets.partitions import WORKLOAD
 from flywheel_assets.resources.artifacts import ArtifactStore, Made
 from tests.assets.conftest import Bench
 from tests.core.decision.conftest import Evidence
+from tests.instances import local_instance
 
 ROUTER = Partition("router")
 
@@ -37,7 +37,7 @@ class TurningForEver(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(mkdtemp())
-        self.temp = DagsterInstance.local_temp(str(self.folder), overrides={"telemetry": {"enabled": False}})
+        self.temp = local_instance(self.folder)
         self.bench = Bench(self.folder, self.temp)
         self.told: list[Any] = []
         self.entries: tuple[Any, ...] = ()

@@ -23,6 +23,7 @@ from tests.assets.conftest import Bench
 from tests.fake_platform import talkative
 from tests.hub_payloads import sha256
 from tests.hub_server import READ, SIGNATURE, WRITE, HubServer
+from tests.instances import local_instance
 from tests.nemo.wire import Fault
 
 REPO = "acme/flywheel-tickets-small"
@@ -63,7 +64,7 @@ def promoted(decided: Path, tmp_path: Path) -> Iterator[Bench]:
 
 
 def open_instance(folder: Path) -> DagsterInstance:
-    return DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}})
+    return local_instance(folder)
 
 
 def furnished(folder: Path, instance: DagsterInstance) -> Bench:

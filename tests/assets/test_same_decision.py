@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import orjson
-from dagster import DagsterInstance
 
 from flywheel_assets.core import graph
 from flywheel_assets.core.graph import Partition
@@ -13,6 +12,7 @@ from flywheel_assets.core.rows import Variant
 from flywheel_assets.resources.status import status_of
 from tests.assets.conftest import Bench
 from tests.fake_platform import right
+from tests.instances import local_instance
 
 
 def test_two_homes_with_equal_traffic_and_answers_decide_equally(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_two_homes_with_equal_traffic_and_answers_decide_equally(tmp_path: Path)
 def decided_in(folder: Path, latency_ms: dict[str, float]) -> dict[str, str]:
     """The data version of everything from the exam on, and the winner, of a home whose models answer at these speeds."""
     folder.mkdir()
-    with DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(folder) as instance:
         bench = Bench(folder, instance)
         bench.platform.answers, bench.platform.latency_ms = right, latency_ms
         bench.content["decision"] = {"gates": [{"metric": "function_name", "margin": 0.3}]}

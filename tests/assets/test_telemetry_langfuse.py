@@ -24,6 +24,7 @@ from flywheel_assets.core.rows import Variant
 from tests.assets.conftest import Bench
 from tests.fake_platform import talkative
 from tests.fakes import OpenAIDouble
+from tests.instances import local_instance
 from tests.judges import fair
 from tests.langfuse_phases import patient
 from tests.langfuse_server import Fault, LangfuseServer
@@ -233,7 +234,7 @@ def test_what_a_person_does_with_a_decision_is_an_event_without_the_name(told: B
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], float]:
     """What a turn makes that tells nobody, and the seconds it takes."""
     folder = tmp_path_factory.mktemp("quiet")
-    with DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(folder) as instance:
         bench = Bench(folder, instance)
         bench.content["candidates"] = [{"id": "small", "model": "small.gguf"}]
         bench.ingest(120)

@@ -26,6 +26,7 @@ from flywheel_assets.settings import parse_settings
 from tests.assets.conftest import SETTINGS, Bench
 from tests.fake_platform import talkative
 from tests.faulty_proxy import FaultyProxy
+from tests.instances import local_instance
 from tests.mlflow_server import client_of, free_port, mlflow_server, runs_in
 
 EXPERIMENT = "flywheel/tickets"
@@ -44,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def told(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bench, RunReport]]:
     """A turn with one candidate that is promoted, and one whose training fails."""
     folder = tmp_path_factory.mktemp("bench")
-    with DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(folder) as instance:
         bench = promising(Bench(folder, instance), server)
         bench.platform.train_error = {"tiny": RuntimeError("out of memory")}
         bench.ingest(300)
@@ -279,7 +280,7 @@ def test_a_server_in_trouble_changes_nothing_and_is_warned_of_once(bench: Bench,
     folder = tmp_path / trouble
     folder.mkdir()
     try:
-        with DagsterInstance.local_temp(str(folder), overrides={"telemetry": {"enabled": False}}) as instance:
+        with local_instance(folder) as instance:
             url = f"http://127.0.0.1:{free_port()}" if trouble == "down" else proxy.url
             troubled = Bench(folder, instance)
             troubled.content["telemetry"] = {"mlflow": {"enabled": True, "tracking_uri": url}}

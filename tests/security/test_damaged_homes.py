@@ -20,6 +20,7 @@ from flywheel_assets.resources.status import status_of
 from flywheel_assets.runner import current_plan
 from tests.assets.conftest import Bench
 from tests.fake_platform import right
+from tests.instances import local_instance
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "gone": lambda path: path.unlink(),
@@ -36,8 +37,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A promoted and approved workload, and its Dagster storage."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "dagster").mkdir()
-    with DagsterInstance.local_temp(str(folder / "dagster"), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(folder / "dagster") as instance:
         bench = _bench(folder, instance)
         bench.ingest(300)
         assert bench.turn().ok
@@ -85,7 +85,7 @@ def test_status_and_plan_end_in_a_sentence_whatever_is_damaged(home: Path, damag
 
 def test_what_can_be_made_again_is(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home, copy := tmp_path / "copy")
-    with DagsterInstance.local_temp(str(copy / "dagster"), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(copy / "dagster") as instance:
         bench = _bench(copy, instance)
         artifacts, cell = bench.flywheel.artifacts, Partition("tickets", "small")
         evaluation = artifacts.require(EVALS[Variant.BASE], cell)

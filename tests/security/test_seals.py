@@ -21,6 +21,7 @@ from flywheel_assets.runtime.selection import select
 from flywheel_assets.seals import SEAL_TAG, require_untouched, require_untouched_evidence
 from tests.assets.conftest import Bench
 from tests.fake_platform import right
+from tests.instances import local_instance
 
 CELL, TICKETS = Partition("tickets", "small"), Partition("tickets")
 
@@ -29,7 +30,6 @@ CELL, TICKETS = Partition("tickets", "small"), Partition("tickets")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A promoted customized model, and the event log that tells of it."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "dagster").mkdir()
     with _instance(folder) as instance:
         bench = _bench(folder, instance)
         bench.ingest(300)
@@ -45,7 +45,7 @@ def copy(whole: Path, tmp_path: Path) -> Iterator[Bench]:
 
 
 def _instance(folder: Path) -> DagsterInstance:
-    return DagsterInstance.local_temp(str(folder / "dagster"), overrides={"telemetry": {"enabled": False}})
+    return local_instance(folder / "dagster")
 
 
 def _bench(folder: Path, instance: DagsterInstance) -> Bench:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster import DagsterInstance
 
 from flywheel_assets.resources.ingest import ingest
 from flywheel_assets.resources.runs import BATCH_KEY_TAG, BATCH_TAG
@@ -23,6 +22,7 @@ from tests.assets.conftest import Bench
 from tests.e2e.own_traffic import write_ticket_records
 from tests.elasticsearch_server import ElasticsearchServer, fresh_index
 from tests.faulty_proxy import FaultyProxy, answer_lost, busy
+from tests.instances import local_instance
 
 # Datasets are all that is needed to see which runs are asked for.
 NOBODY_EXAMINED = [{"id": "small", "model": "small.gguf", "workloads": []}]
@@ -115,7 +115,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     server.start()
     proxy = FaultyProxy(server.url)
     monkeypatch.setenv("ELASTICSEARCH_URL", proxy.url)
-    with DagsterInstance.local_temp(str(tmp_path), overrides={"telemetry": {"enabled": False}}) as instance:
+    with local_instance(tmp_path) as instance:
         bench = Bench(tmp_path, instance)
         bench.content |= {
             "candidates": NOBODY_EXAMINED,
