@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 
 from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.core import graph
@@ -23,19 +24,29 @@ KILLED = TrainingKilled(FailureKind.KILLED, "The training process was killed fro
 
 
 class DyingWorkers(InlineWorkers):
-    """A worker dies while the body of one asset is at work: its run has begun it, and there is no word of it."""
+    """A worker dies before it could make a run, where `dies_in` says so."""
 
     def __init__(self, bench: Bench, dies_in: Callable[[Batch], bool]) -> None:
         super().__init__(bench.instance, bench.defs)
-        self.dies_in, self.started = dies_in, list[Batch]()
+        self._dies_in = dies_in
 
     def wait(self) -> list[tuple[Batch, bool]]:
         batch = self._waiting[0][0]
-        self.started.append(batch)
-        if self.dies_in(batch):
+        if self._dies_in(batch):
             self._waiting.pop(0)
             return [(batch, False)]
         return super().wait()
+
+
+class EndedWorkers(InlineWorkers):
+    """A worker is ended in the middle of a body: its run has begun a step, and says nothing of how that went."""
+
+    def wait(self) -> list[tuple[Batch, bool]]:
+        batch = self._waiting[0][0]
+        try:
+            return super().wait()
+        except DagsterExecutionInterruptedError:
+            return [(batch, False)]
 
 
 def turn_with(bench: Bench, workers: InlineWorkers) -> RunReport:
@@ -94,6 +105,21 @@ def test_only_what_a_killed_run_was_at_counts_as_killed_and_the_rest_is_made(ben
     assert bench.flywheel.artifacts.failure(graph.EVALS[Variant.BASE], TINY) is None
     assert bench.flywheel.artifacts.current(graph.EVALS[Variant.BASE], TINY) is not None
     assert "decision of tickets" in report.materialized
+
+
+def test_the_asset_whose_step_had_begun_is_the_one_that_was_killed(bench: Bench) -> None:
+    bench.ingest(120)
+
+    def ended(candidate: str, variant: Variant, row: EvalRow) -> Answer | None:
+        if (candidate, variant) == ("tiny", Variant.BASE):
+            raise DagsterExecutionInterruptedError
+        return row.reference
+
+    bench.platform.answers = ended
+    report = turn_with(bench, EndedWorkers(bench.instance, bench.defs))
+    # Dagster executes the evaluation first, the plan names the prefix first.
+    assert "was killed" in report.failures["evals/base of tickets x tiny"]
+    assert "prefix of tickets x tiny" in report.materialized and "prefix of tickets x tiny" not in report.failures
 
 
 def test_a_failure_of_before_is_not_told_as_one_of_this_run(bench: Bench) -> None:

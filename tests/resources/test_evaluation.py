@@ -13,7 +13,7 @@ from flywheel_assets.core.rows import Answer, EvalRow, ToolCall, Variant, Worklo
 from flywheel_assets.resources.asking import TooManyErrors
 from flywheel_assets.resources.evaluation import evaluate
 from flywheel_assets.resources.prediction_cache import PredictionCache
-from flywheel_assets.resources.serving import Endpoint, EndpointLost, ServingError
+from flywheel_assets.resources.serving import Endpoint, EndpointLost, ServerKilled, ServingError
 from flywheel_assets.settings import EvaluationSettings
 from tests.fakes import Fault, OpenAIDouble
 
@@ -221,7 +221,7 @@ def test_an_endpoint_that_dies_ends_the_evaluation_instead_of_a_thousand_error_r
 
     with PredictionCache(tmp_path / "cache.sqlite") as cache:
         started = time.perf_counter()
-        with pytest.raises(EndpointLost, match="does not accept connections any more"):
+        with pytest.raises(EndpointLost, match="does not accept connections any more") as lost:
             evaluate(
                 endpoint,
                 [row(n) for n in range(1000)],
@@ -232,13 +232,14 @@ def test_an_endpoint_that_dies_ends_the_evaluation_instead_of_a_thousand_error_r
             )
         assert time.perf_counter() - started < 30
         assert len(cache) >= 10, "what was answered before is kept"
+    assert not isinstance(lost.value, ServerKilled), "what somebody else's server does is not for us to excuse"
 
 
 def test_a_server_whose_process_is_known_to_be_gone_is_not_tried_again(double: OpenAIDouble) -> None:
     endpoint = endpoint_of(double, fault=lambda: "candidate 'x': the model server was killed")
     double.stop()
     patient = PATIENT.model_copy(update={"max_retries": 50})
-    with pytest.raises(EndpointLost, match="the model server was killed"):
+    with pytest.raises(ServerKilled, match="the model server was killed"):
         evaluate(endpoint, [row(1)], variant=Variant.BASE, settings=patient)
 
 

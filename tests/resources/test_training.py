@@ -11,6 +11,7 @@ import dagster as dg
 import psutil
 import pytest
 
+from flywheel_assets.resources.processes import KilledFromOutside
 from flywheel_assets.resources.training import TrainingFailed, TrainingJob, _read_on, progress, run_training
 from flywheel_assets.settings import TrainingSettings
 from flywheel_assets.trainer.failure import FailureKind
@@ -110,7 +111,7 @@ def test_a_child_killed_by_the_system_is_reported_as_such(job: TrainingJob, monk
 
     monkeypatch.setattr("flywheel_assets.resources.training.time.sleep", kill_it)
     failure = failed(job)
-    assert failure.kind is FailureKind.KILLED
+    assert failure.kind is FailureKind.KILLED and isinstance(failure, KilledFromOutside)
     assert "training.batch_size (now 4)" in failure.next_step
 
 
