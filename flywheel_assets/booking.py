@@ -5,7 +5,7 @@ What belongs here: reading refs, recorded failures and the events of a failed ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dagster import DagsterEventType, DagsterInstance, RunsFilter
@@ -68,48 +68,52 @@ class RunSaid:
 
 def settle(instance: DagsterInstance, flywheel: Flywheel, batch: Batch, succeeded: bool, report: RunReport) -> set[Attempt]:
     """Book one finished batch; the attempts that must not be made again in this turn."""
-    said = RunSaid(made=frozenset(batch.assets)) if succeeded else _said_by_the_run(instance, batch, report.flywheel_run)
-    booked = len(report.failures)
+    said = RunSaid(made=frozenset(batch.assets)) if succeeded else said_by_the_run(instance, batch, report.flywheel_run)
     given_up: set[Attempt] = set()
+    failures: dict[str, str] = {}
     unsaid: list[PlanItem] = []
+    # A failed check ends a run as well, and is a hole that says why.
+    explained = succeeded
     for item in batch.items:
         name = name_of(item)
         failure = flywheel.artifacts.failure(*item.target)
         published = flywheel.artifacts.published(*item.target)
         if item.asset in said.made and published is not None and published.state == "failed":
             given_up.add((*item.target, published.inputs_key))
-            report.failures[name] = published.reason or "failed"
+            failures[name] = published.reason or "failed"
         elif item.asset in said.made:
             report.materialized.append(name)
+            explained = explained or (published is not None and published.blocked is not None)
         # What an earlier attempt left says nothing about this one.
         elif failure is not None and said.run_id and failure.run_id == said.run_id:
             given_up.add((*item.target, failure.inputs_key))
-            report.failures[name] = failure.message
-        elif item.inputs_key is not None:
+            failures[name] = failure.message
+        else:
             unsaid.append(item)
-    if not succeeded and len(report.failures) == booked:
-        given_up |= _book_a_kill(flywheel, unsaid, said, report)
-    if not succeeded and len(report.failures) == booked:
-        report.failures[batch.name] = "its run failed; its log in the Dagster UI says why"
+    killed = None if failures or explained else at_work(unsaid, said)
+    if killed is not None and killed.inputs_key is not None:
+        # The run ended before the body could say why; without a record the planner would start it again for ever.
+        failures[name_of(killed)] = flywheel.artifacts.record_kill(*killed.target, killed.inputs_key).message
+        given_up.add((*killed.target, killed.inputs_key))
+    if not failures and not explained:
+        failures[batch.name] = "its run failed; its log in the Dagster UI says why"
+    report.failures |= failures
     return given_up
 
 
-def _book_a_kill(flywheel: Flywheel, unsaid: Sequence[PlanItem], said: RunSaid, report: RunReport) -> set[Attempt]:
-    """The attempt that a run ended in before its body could say anything. What it had not come to was not attempted.
+def at_work(items: Iterable[PlanItem], said: RunSaid) -> PlanItem | None:
+    """The one of `items` that a run was at when it ended without a word: what it had begun, else what is first to be made.
 
-    Without a record the planner would start it again for ever.
+    Only one with an inputs key: what waits for others is not what was attempted.
     """
-    item = next((one for one in unsaid if one.asset in said.begun), None) or next(iter(unsaid), None)
-    if item is None or item.inputs_key is None:
-        return set()
-    killed = flywheel.artifacts.record_kill(*item.target, item.inputs_key)
-    report.failures[name_of(item)] = killed.message
-    return {(*item.target, item.inputs_key)}
+    ready = [item for item in items if item.inputs_key is not None]
+    return next((item for item in ready if item.asset in said.begun), None) or next(iter(ready), None)
 
 
-def _said_by_the_run(instance: DagsterInstance, batch: Batch, flywheel_run: str) -> RunSaid:
-    """What the latest run of a batch said."""
-    tags = {FLYWHEEL_RUN_TAG: flywheel_run, BATCH_TAG: batch.name, BATCH_KEY_TAG: batch.key}
+def said_by_the_run(instance: DagsterInstance, batch: Batch, flywheel_run: str | None = None) -> RunSaid:
+    """What the latest run of a batch said, in one turn or in all."""
+    turn = {} if flywheel_run is None else {FLYWHEEL_RUN_TAG: flywheel_run}
+    tags = {**turn, BATCH_TAG: batch.name, BATCH_KEY_TAG: batch.key}
     for run in instance.get_runs(filters=RunsFilter(tags=tags), limit=1):
         made: set[str] = set()
         begun: set[str] = set()

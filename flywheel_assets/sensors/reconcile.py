@@ -15,6 +15,7 @@ from dagster import DagsterRunStatus
 from flywheel_assets.announcements import Announcements
 from flywheel_assets.assets.capture import MAX_OBSERVATIONS, observe_summaries
 from flywheel_assets.assets.keys import asset_key
+from flywheel_assets.booking import at_work, said_by_the_run
 from flywheel_assets.core.batches import Batch, Lane, batches, meanwhile, parse_identity
 from flywheel_assets.core.graph import DECISION, EVERYTHING, Partition
 from flywheel_assets.core.planner import MOST_KILLS, every_failure, plan
@@ -106,7 +107,7 @@ def reconcile_sensor(settings: Settings) -> dg.SensorDefinition:
         if room <= 0:
             return dg.SkipReason(f"{len(under_way)} runs are under way (at most {bound}); {len(todo)} batches wait.{told}")
         for batch in (lost := [batch for batch in todo if _failed_in_vain(instance, batch)]):
-            _give_up(flywheel, batch)
+            _give_up(instance, flywheel, batch)
         todo = [batch for batch in todo if batch not in lost]
         idle = [batch for batch in todo if _made_in_vain(instance, batch)]
         if requests := list(_requests(instance, [batch for batch in todo if batch not in idle][:room])):
@@ -144,10 +145,10 @@ def _failed_in_vain(instance: dg.DagsterInstance, batch: Batch) -> bool:
     return instance.get_runs_count(filters=failed) >= MOST_KILLS
 
 
-def _give_up(flywheel: Flywheel, batch: Batch) -> None:
-    """Write down that a batch cannot be made, for those that wait for it to go on without it."""
-    item = batch.items[0]
-    assert item.inputs_key is not None
+def _give_up(instance: dg.DagsterInstance, flywheel: Flywheel, batch: Batch) -> None:
+    """Write down that what those runs were at cannot be made, for those that wait for it to go on without it."""
+    item = at_work(batch.items, said_by_the_run(instance, batch))
+    assert item is not None and item.inputs_key is not None, f"nothing of {batch.name} was ready"
     message = f"{MOST_KILLS} runs in a row were killed, or ended without a result; their logs in the Dagster UI say why"
     flywheel.artifacts.record_failure(*item.target, item.inputs_key, message, run_id="")
 

@@ -421,6 +421,7 @@ def test_a_workload_with_images_fails_fast_with_the_reason(bench: Bench) -> None
     report = bench.turn()
     assert not report.ok
     assert any("image" in hole.reason for hole in report.holes)
+    assert not report.failures, "the check said why, once"
     assert not any("datasets" in name for name in report.materialized)
 
 

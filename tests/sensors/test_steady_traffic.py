@@ -121,7 +121,8 @@ def test_a_cell_whose_runs_are_killed_is_tried_again_and_then_decided_without(da
     bench.ingest(120)
     job = bench.defs.resolve_implicit_global_asset_job_def()
     kills = 0
-    for _ in range(12):
+    # One tick for the data; then three kills and the tick that gives up, three times.
+    for _ in range(13):
         for request in daemon.requests():
             if request.tags[BATCH_TAG].endswith("@examine"):
                 # As `kill -9` leaves it, once it is buried.
