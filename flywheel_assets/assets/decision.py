@@ -257,10 +257,9 @@ def _decide(work: Work) -> Mapping[str, Outcome]:
     for name in PICTURES:
         shutil.copyfile(upstream.path / name, draft / name)
     gates = CheckOutcome("gates", True, f"The evidence is sound; the verdict is {decided.verdict}.")
-    read_at = work.upstream(graph.RECORDS).manifest["created_at"]
-    return {
-        graph.DECISION: Outcome(Made(decided.data_version(), {**decided.to_status(), TRAFFIC_READ_AT: read_at}), [gates])
-    }
+    records = work.flywheel.artifacts.current(graph.RECORDS, Partition(work.partition.workload))
+    read_at = {} if records is None else {TRAFFIC_READ_AT: records.manifest["created_at"]}
+    return {graph.DECISION: Outcome(Made(decided.data_version(), {**decided.to_status(), **read_at}), [gates])}
 
 
 def _losses(work: Work, compared: Comparison, decided: Decision) -> tuple[Losses, ...]:

@@ -18,7 +18,10 @@ from flywheel_assets.assets.keys import asset_key
 from flywheel_assets.cli_promote import act
 from flywheel_assets.core.graph import ADAPTER, CATALOG, DECISION, EVERYTHING, PUBLISHED_ADAPTER, Partition
 from flywheel_assets.core.rows import Json
-from flywheel_assets.resources.artifacts import Artifact
+from flywheel_assets.partitions import partition_key
+from flywheel_assets.resources.artifacts import Artifact, sha256_of_file
+from flywheel_assets.resources.seals import seal_of
+from flywheel_assets.seals import SEAL_TAG, VERSION_TAG
 from tests.assets.conftest import Bench
 from tests.fake_platform import talkative
 from tests.hub_payloads import sha256
@@ -206,10 +209,24 @@ def test_no_key_and_no_signed_address_is_in_what_dagster_keeps(
         assert secret not in kept and not any(secret in text for text in said)
 
 
+def published_like_this(bench: Bench, adapter: Artifact, summary: dict[str, str]) -> None:
+    """As if a version had been published as it lies there now, and with that in its summary."""
+    manifest = orjson.loads((adapter.path / "manifest.json").read_bytes())
+    manifest["summary"] |= summary
+    for name in manifest["files"]:
+        file = adapter.path / name
+        manifest["files"][name] = {"sha256": sha256_of_file(file), "bytes": file.stat().st_size}
+    (adapter.path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    tags = {VERSION_TAG: adapter.version, SEAL_TAG: seal_of(adapter), "dagster/data_version": adapter.data_version}
+    event = dg.AssetMaterialization(asset_key(ADAPTER), partition=partition_key(adapter.partition), tags=tags)
+    bench.instance.report_runless_asset_event(event)
+
+
 def test_what_must_not_leave_fails_the_check_and_nothing_is_sent(promoted: Bench, server: HubServer) -> None:
     adapter = promoted.flywheel.artifacts.require(ADAPTER, Partition("tickets", "small"))
     template = adapter.path / "adapter" / "chat_template.jinja"
     template.write_text("{# written by ada@x.org #}{{ messages }}")
+    published_like_this(promoted, adapter, {})
     approves(promoted)
     report = promoted.turn()
     assert "chat_template.jinja holds 1 value of the kind `email`" in str(report.failures)
@@ -258,9 +275,7 @@ def test_a_rollback_brings_the_earlier_adapter_back_to_the_front(promoted: Bench
 
 def test_an_adapter_that_lies_in_a_cluster_is_skipped_by_its_name(promoted: Bench, server: HubServer) -> None:
     adapter = promoted.flywheel.artifacts.require(ADAPTER, Partition("tickets", "small"))
-    manifest = orjson.loads((adapter.path / "manifest.json").read_bytes())
-    manifest["summary"]["remote_model"] = "dfwbp/small@1"
-    (adapter.path / "manifest.json").write_bytes(orjson.dumps(manifest))
+    published_like_this(promoted, adapter, {"remote_model": "dfwbp/small@1"})
     approves(promoted)
     assert promoted.turn().ok
     assert published(promoted).state == "skipped" and "dfwbp/small@1" in str(published(promoted).reason)

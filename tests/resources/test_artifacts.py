@@ -97,8 +97,8 @@ def test_a_hard_link_of_the_previous_version_is_not_hashed_again(
 
     first = publish(store)
     hashed: list[Path] = []
-    real = module._sha256
-    monkeypatch.setattr(module, "_sha256", lambda path: (hashed.append(path), real(path))[1])
+    real = module.sha256_of_file
+    monkeypatch.setattr(module, "sha256_of_file", lambda path: (hashed.append(path), real(path))[1])
     with store.draft() as draft:
         draft.inherit_hashes(first)
         os.link(first.path / "adapter" / "weights.bin", draft.path / "old.bin")
