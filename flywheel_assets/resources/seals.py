@@ -37,5 +37,6 @@ def faults_of(artifact: Artifact, seal: str | None) -> Iterator[str]:
             yield f"{file} was changed since it was published"
     known = {*artifact.manifest["files"], MANIFEST}
     for file in sorted(artifact.path.rglob("*")):
-        if file.is_file() and file.relative_to(artifact.path).as_posix() not in known:
+        # Nothing of ours is hidden, and file managers leave hidden files wherever somebody looks.
+        if file.is_file() and not file.name.startswith(".") and file.relative_to(artifact.path).as_posix() not in known:
             yield f"{file} was put there since it was published"

@@ -171,3 +171,12 @@ def test_reporting_a_version_again_seals_nothing_that_was_changed(copy: Bench) -
     failure = copy.flywheel.artifacts.failure(EVALS[Variant.BASE], CELL)
     assert failure is not None and "manifest.json was changed" in failure.message
     assert SEAL_TAG == "flywheel/seal"
+
+
+def test_what_is_put_beside_the_files_is_found_and_what_a_file_manager_leaves_is_not(copy: Bench) -> None:
+    adapter = copy.flywheel.artifacts.require(ADAPTER, CELL)
+    (adapter.path / ".DS_Store").write_text("")
+    require_untouched(copy.instance, [adapter])
+    (adapter.path / "tokenizer.json").write_text("{}")
+    with pytest.raises(Tampered, match=r"tokenizer\.json was put there"):
+        require_untouched(copy.instance, [adapter])
