@@ -28,5 +28,6 @@ def print_verified(content: Json, out: Console) -> None:
         out.print(fault, style="red", markup=False)
     unsealed = content["versions"] - content["sealed"]
     older = f"; {unsealed} are older than seals, of which only their own manifests were checked" if unsealed else ""
-    found = f"{len(content['faults'])} faults" if content["faults"] else "all as published"
+    count = len(content["faults"])
+    found = f"{count} fault{'s' if count > 1 else ''}" if count else "all as published"
     out.print(f"{content['versions']} versions looked at: {found}{older}.", markup=False)
