@@ -98,7 +98,6 @@ def print_report(report: RunReport, settings: Settings, *, as_json: bool, out: C
     others = ((hole.reason, f"{hole.asset} of {hole.partition}") for hole in holes)
     for reason, names in grouped((reason, name) for reason, name in others if name not in report.failures).items():
         out.print(f"not made: {names}: {escape(reason)}", style="yellow")
-
     if report.arrived:
         out.print(f"new records came meanwhile: {', '.join(report.arrived)}. `flywheel run` takes them in.", style="dim")
 

@@ -24,7 +24,7 @@ from flywheel_assets.core.graph import CATALOG, DECISION, EVERYTHING, Scope, sco
 from flywheel_assets.core.planner import Attempt, Hole, Plan, PlanItem, plan
 from flywheel_assets.resources.flywheel import Flywheel
 from flywheel_assets.resources.inputs import untrained
-from flywheel_assets.resources.pacing import OneTurn
+from flywheel_assets.resources.one_turn import OneTurn
 from flywheel_assets.resources.runs import announce_cancelling, bury_dead_runs
 from flywheel_assets.settings import SettingsError
 

@@ -71,7 +71,7 @@ def require_untouched_evidence(instance: dg.DagsterInstance, flywheel: Flywheel,
 
 
 def whole_home(instance: dg.DagsterInstance, flywheel: Flywheel) -> Iterator[Verified]:
-    """Every current version, and what people approved that is no longer current."""
+    """Every current version, and the decisions that people acted on and that are no longer current."""
     found: dict[tuple[str, Partition, str], Artifact] = {}
     for artifact in _current(flywheel):
         found[artifact.asset, artifact.partition, artifact.version] = artifact

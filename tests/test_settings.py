@@ -333,3 +333,12 @@ def test_a_candidate_that_judges_another_workload_counts_once() -> None:
     }
     assert [one.model_name for one in cluster_judges(parse(nemo={"gpu_budget": 3}, **content))] == ["meta/large"]
     assert "'meta/small' and meta-large, which judges, need 3 GPUs" in fault(nemo={"gpu_budget": 2}, **content)
+
+
+@pytest.mark.parametrize("key", ["automation: {min_new_records", "split: {eval_size"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "often", "true"])
+def test_what_may_be_auto_is_otherwise_a_whole_number_of_one_or_more(tmp_path: Path, key: str, value: str) -> None:
+    file = tmp_path / "flywheel.yaml"
+    file.write_text(f"candidates: [{{id: remote, model: 'http://127.0.0.1:1/v1', engine: openai}}]\n{key}: {value}}}\n")
+    with pytest.raises(SettingsError, match="auto or a whole number of 1 or more"):
+        load_settings(file)

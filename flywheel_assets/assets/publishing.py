@@ -7,7 +7,7 @@ and report to Dagster; keep the reason where it ends badly. What does not belong
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -119,7 +119,12 @@ def publish(
         told = Told()
         if all(artifacts.values()):
             context.log.info("Nothing to compute: already published for exactly these inputs.")
-            _refuse_touched(context, flywheel, inputs, artifacts.values())
+            try:
+                # What is reported again is sealed again: it must still be what was sealed before.
+                require_untouched(context.instance, artifacts.values())
+            except Tampered as error:
+                _keep_reason(context, flywheel, partition, inputs, error)
+                raise dg.Failure(description=str(error), allow_retries=False) from error
             for artifact in artifacts.values():
                 flywheel.artifacts.point_to(artifact)  # type: ignore[arg-type]  # all() above says none is None
         else:
@@ -168,19 +173,6 @@ def _keep_reason(
             flywheel.artifacts.record_kill(name, partition, read.key, said=message, run_id=context.run_id)
         else:
             flywheel.artifacts.record_failure(name, partition, read.key, message, context.run_id)
-
-
-def _refuse_touched(
-    context: dg.AssetExecutionContext, flywheel: Flywheel, inputs: Mapping[str, Inputs], artifacts: Iterable[Artifact | None]
-) -> None:
-    """What is reported again is sealed again: it must still be what was sealed before."""
-    try:
-        require_untouched(context.instance, artifacts)
-    except Tampered as error:
-        partition = partition_of(context)
-        for name, read in inputs.items():
-            flywheel.artifacts.record_failure(name, partition, read.key, _first_words(error), context.run_id)
-        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def _phase(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 110
+# Colours of a picture: enough for the shades of letters, few enough to be small.
 _PALETTE = 64
 # Inches. A dialog of Dagster's UI cuts off what is wider, in a window of 1,440 pixels.
 _PAGE_WIDTH = 9.8

@@ -281,12 +281,8 @@ def _to_remember(reply: Reply) -> CachedAnswer:
 def _why_lost(endpoint: Endpoint, lost: Exception, done: int, total: int) -> str:
     known = endpoint.fault()
     if known is None and isinstance(lost, _TroubleError):
-        known = f"{without_credentials(endpoint.base_url)} gave no answer, however often it was asked: {lost}."
-    why = (
-        known
-        if known is not None
-        else f"{without_credentials(endpoint.base_url)} does not accept connections any more ({lost})."
-    )
+        known = f"{endpoint.shown_url} gave no answer, however often it was asked: {lost}."
+    why = known if known is not None else f"{endpoint.shown_url} does not accept connections any more ({lost})."
     return f"{why}\n{done} of {total} rows were answered and are kept; start the server again and repeat the run."
 
 

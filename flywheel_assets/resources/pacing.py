@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flywheel_assets.core.graph import DECISION, RECORDS, Partition
@@ -15,8 +15,6 @@ from flywheel_assets.core.pacing import Arrivals, Pace, lag_s, why_to_wait
 from flywheel_assets.core.planner import FlywheelState, every_failure, plan
 from flywheel_assets.resources.artifacts import Artifact
 from flywheel_assets.resources.lag import lag_of
-from flywheel_assets.resources.trace_stores import WorkloadSummary
-from flywheel_assets.settings.automation import AUTO
 
 if TYPE_CHECKING:
     from flywheel_assets.resources.flywheel import Flywheel
@@ -77,55 +75,11 @@ def paced(
     return Paced(replace(state, watermarks=watermarks), waiting, seen_now)
 
 
-@dataclass(slots=True)
-class OneTurn:
-    """The records that one turn of `flywheel run` is about: what comes while it works is for the next one.
-
-    `known` are the workloads it began with, `read` those whose records it has read, or found read.
-    """
-
-    known: frozenset[str] | None = None
-    read: set[str] = field(default_factory=set)
-
-    def shown(self, flywheel: Flywheel, state: FlywheelState) -> FlywheelState:
-        """The state to plan with. What appeared since is there without records, as the catalog sees it."""
-        if self.known is None:
-            self.known = frozenset(state.workloads)
-            self.read = {slug for slug, mark in state.watermarks.items() if flywheel.watermark_read(slug) == mark}
-        return replace(
-            state,
-            watermarks={
-                slug: (flywheel.watermark_read(slug) or mark) if slug in self.read else mark
-                for slug, mark in state.watermarks.items()
-                if slug in self.known
-            },
-        )
-
-    def settle(self, partition: Partition, assets: Collection[str]) -> None:
-        """Take down that a batch has ended: records that were attempted are not read again in this turn."""
-        if RECORDS in assets:
-            self.read.add(partition.workload)
-
-    def includes(self, partition: Partition) -> bool:
-        """Whether a partition is of a workload that the turn began with, or of all."""
-        return self.known is None or not partition.workload or partition.workload in self.known
-
-    def arrived(self, flywheel: Flywheel) -> tuple[str, ...]:
-        """The workloads with records that came too late for this turn."""
-        late = (summary.slug for summary in flywheel.traces.workloads() if self._is_late(flywheel, summary))
-        return tuple(sorted(late))
-
-    def _is_late(self, flywheel: Flywheel, summary: WorkloadSummary) -> bool:
-        if self.known is not None and summary.slug not in self.known:
-            return True
-        return summary.slug in self.read and flywheel.watermark_read(summary.slug) not in (None, summary.watermark)
-
-
 def pace_of(flywheel: Flywheel, workload: str) -> Pace:
     """How `automation` in flywheel.yaml paces a workload."""
     automation = flywheel.settings.automation_for(workload)
     pace = Pace(
-        min_new_records=None if automation.min_new_records == AUTO else automation.min_new_records,
+        min_new_records=automation.min_new_records if isinstance(automation.min_new_records, int) else None,
         cooldown_s=60 * automation.cooldown_minutes,
         max_lag_s=60 * automation.max_lag_minutes,
         first_records=flywheel.settings.split_for(workload).min_total_records,

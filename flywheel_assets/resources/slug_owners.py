@@ -11,10 +11,9 @@ import hashlib
 from collections.abc import Iterable
 
 from flywheel_assets.core.records import Record, Reject, RejectReason
+from flywheel_assets.core.records.parse import EXCERPT_CHARACTERS
 from flywheel_assets.core.records.types import HASH_BYTES
 from flywheel_assets.resources.trace_stores import TraceStore
-
-_EXCERPT_CHARACTERS = 160
 
 
 class SlugOwners:
@@ -44,5 +43,5 @@ def _refusal(record: Record, owner: str) -> Reject:
         "one of the two"
     )
     line_hash = hashlib.blake2b(record.body, digest_size=HASH_BYTES).digest()
-    excerpt = record.body[:_EXCERPT_CHARACTERS].decode("utf-8", "ignore")
+    excerpt = record.body[:EXCERPT_CHARACTERS].decode("utf-8", "ignore")
     return Reject(RejectReason.BAD_WORKLOAD_ID, detail, excerpt, line_hash, record.workload)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from flywheel_assets.settings.section import Section
-
-AUTO: Literal["auto"] = "auto"
+from flywheel_assets.settings.section import Section, auto_or_a_number
 
 
 class AutomationSettings(Section):
     """When new records start runs by themselves (the `reconcile` sensor). `flywheel run` obeys none of these keys."""
 
-    min_new_records: Literal["auto"] | int = Field(
-        AUTO,
+    min_new_records: int | Literal["auto"] = Field(
+        "auto",
         description="New records of a workload that are waited for before its next turn. auto: a tenth of those it has, or "
         "as many again while more keep coming in.",
     )
@@ -31,3 +29,8 @@ class AutomationSettings(Section):
     interval_s: int = Field(30, ge=5, description="Seconds between two looks of the sensor.")
     # Enough to keep every slot of the run queue busy between two ticks, few enough that a changed setting is obeyed soon.
     max_runs: int = Field(8, ge=1, description="Runs that the sensor keeps queued or under way at most.")
+
+    @field_validator("min_new_records", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: Any) -> Any:
+        return auto_or_a_number(value)

@@ -6,9 +6,8 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
 
-from flywheel_assets.settings.section import Section
+from flywheel_assets.settings.section import Section, auto_or_a_number
 
 
 class SplitStrategy(StrEnum):
@@ -66,8 +65,4 @@ class SplitSettings(Section):
     @field_validator("eval_size", mode="before")
     @classmethod
     def _auto_or_a_number(cls, value: Any) -> Any:
-        # One message: of a union, pydantic would tell two.
-        number = int(value) if isinstance(value, str) and value.isdecimal() else value
-        if value == "auto" or (type(number) is int and number >= 1):
-            return number
-        raise PydanticCustomError("eval_size", "Input should be auto or a whole number of 1 or more")
+        return auto_or_a_number(value)

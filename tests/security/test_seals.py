@@ -15,7 +15,7 @@ from flywheel_assets.cli_verify import verify_home
 from flywheel_assets.core.graph import ADAPTER, BASE, COMPARISON, DECISION, EVALS, Partition
 from flywheel_assets.core.promotion import Action
 from flywheel_assets.core.rows import Variant
-from flywheel_assets.resources.artifacts import Artifact
+from flywheel_assets.resources.artifacts import Artifact, sha256_of_file
 from flywheel_assets.resources.seals import Tampered
 from flywheel_assets.runtime.selection import select
 from flywheel_assets.seals import SEAL_TAG, require_untouched, require_untouched_evidence
@@ -92,8 +92,6 @@ def test_a_manifest_edited_together_with_its_file_is_told_by_the_event_log(copy:
     file = evaluation.path / "report.json"
     manifest = json.loads((evaluation.path / "manifest.json").read_text())
     file.write_text(file.read_text().replace("0", "1"))
-    from flywheel_assets.resources.artifacts import sha256_of_file
-
     manifest["files"]["report.json"] = {"sha256": sha256_of_file(file), "bytes": file.stat().st_size}
     (evaluation.path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(Tampered, match=r"manifest\.json was changed since"):

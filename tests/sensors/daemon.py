@@ -50,11 +50,16 @@ class Daemon:
         assert request.run_key is not None and request.run_key not in self.keys, f"asked for twice: {request.run_key}"
         self.keys.add(request.run_key)
         self.asked.append(request.tags[BATCH_TAG])
-        self.bench.defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.bench.instance,
-            asset_selection=list(request.asset_selection or ()),
-            partition_key=request.partition_key,
-            run_config={"loggers": {"console": {}}},
-            tags=request.tags,
-            raise_on_error=False,
-        )
+        executed(self.bench, request, may_fail=True)
+
+
+def executed(bench: Bench, request: dg.RunRequest, *, may_fail: bool) -> None:
+    """Execute the run that a tick asked for, as the daemon launches it; one that fails raises unless it may."""
+    bench.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=bench.instance,
+        asset_selection=list(request.asset_selection or ()),
+        partition_key=request.partition_key,
+        run_config={"loggers": {"console": {}}},
+        tags=request.tags,
+        raise_on_error=not may_fail,
+    )

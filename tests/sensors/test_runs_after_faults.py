@@ -23,6 +23,7 @@ from tests.e2e.own_traffic import write_ticket_records
 from tests.elasticsearch_server import ElasticsearchServer, fresh_index
 from tests.faulty_proxy import FaultyProxy, answer_lost, busy
 from tests.instances import local_instance
+from tests.sensors.daemon import executed
 
 # Datasets are all that is needed to see which runs are asked for.
 NOBODY_EXAMINED = [{"id": "small", "model": "small.gguf", "workloads": []}]
@@ -84,13 +85,7 @@ class Place:
         assert request.run_key is not None and request.run_key not in self.keys, f"asked for twice: {request.run_key}"
         self.keys.add(request.run_key)
         self.asked.append((request.tags[BATCH_TAG], request.tags[BATCH_KEY_TAG]))
-        self.bench.defs.resolve_implicit_global_asset_job_def().execute_in_process(
-            instance=self.bench.instance,
-            asset_selection=list(request.asset_selection or ()),
-            partition_key=request.partition_key,
-            run_config={"loggers": {"console": {}}},
-            tags=request.tags,
-        )
+        executed(self.bench, request, may_fail=False)
 
     def play(self) -> Counter[str]:
         """Two workloads, then more records of one of them; how often each batch was asked for."""

@@ -89,12 +89,12 @@ class ExistingIndexStore:
 
     def workloads(self) -> list[WorkloadSummary]:
         """Every workload; see `TraceStore.workloads`. TraceStoreError where the index does not exist."""
-        return sorted((self._summary(slug, names) for slug, names in self._buckets().items()), key=lambda one: one.slug)
+        return sorted((self._summary(slug, bucket) for slug, bucket in self._buckets().items()), key=lambda one: one.slug)
 
     def summary(self, workload: str) -> WorkloadSummary:
         """One workload; see `TraceStore.summary`."""
-        names = self._buckets().get(workload)
-        return self._summary(workload, names) if names else WorkloadSummary(workload, workload, 0, START)
+        bucket = self._buckets().get(workload)
+        return self._summary(workload, bucket) if bucket is not None else WorkloadSummary(workload, workload, 0, START)
 
     def watermark(self, workload: str) -> str:
         """The workload's watermark; see `TraceStore.watermark` and `window`."""
@@ -102,7 +102,7 @@ class ExistingIndexStore:
 
     def pulse(self) -> Pulse:
         """One request: counts and newest arrivals of every workload."""
-        numbers = sorted((slug, _numbers(buckets)) for slug, buckets in self._buckets().items())
+        numbers = sorted((slug, _numbers(bucket)) for slug, bucket in self._buckets().items())
         return Pulse(self.index, hashlib.sha256(orjson.dumps(numbers)).hexdigest()[:16])
 
     def count_after(self, workload: str, watermark: str | None) -> int:
@@ -178,28 +178,28 @@ class ExistingIndexStore:
         )
         return [Seen(hit.order, hit.id) for hits in pages for hit in hits]
 
-    def _summary(self, slug: str, buckets: list[Json]) -> WorkloadSummary:
-        numbers = _numbers(buckets)
+    def _summary(self, slug: str, bucket: Json) -> WorkloadSummary:
+        numbers = _numbers(bucket)
         known = self._known.get(slug)
         if known is None or known[0] != numbers:
             high = numbers["newest"]
             text = START
             if high is not None:
-                seen = self._inside([bucket["key"] for bucket in buckets], high)
+                seen = self._inside([bucket["key"]], high)
                 text = Window.of(self._generation, high, seen).text()
             known = self._known[slug] = (numbers, text)
-        return WorkloadSummary(slug, str(buckets[0]["key"]), numbers["count"], known[1])
+        return WorkloadSummary(slug, str(bucket["key"]), numbers["count"], known[1])
 
-    def _buckets(self) -> dict[str, list[Json]]:
+    def _buckets(self) -> dict[str, Json]:
         """The workloads by slug, each with the bucket of the id that owns the slug.
 
         An id that gets its slug by a hash owns it before one that is this very text; of others the first by name does.
         """
-        found: dict[str, list[Json]] = {}
+        found: dict[str, Json] = {}
         for bucket in sorted(self._ask_workloads(), key=lambda one: (_slug(one["key"]) == one["key"], str(one["key"]))):
             slug = _slug(bucket["key"])
             if slug is not None:
-                found.setdefault(slug, [bucket])
+                found.setdefault(slug, bucket)
         return found
 
     def _nameless(self) -> Iterator[tuple[Json, str]]:
@@ -250,7 +250,8 @@ class ExistingIndexStore:
         ]
 
     def _names(self, workload: str) -> list[str]:
-        return [bucket["key"] for bucket in self._buckets().get(workload, ())]
+        bucket = self._buckets().get(workload)
+        return [] if bucket is None else [bucket["key"]]
 
     def _with_workload(self) -> list[Json]:
         return [] if self._fields.default_workload else [{"exists": {"field": self._fields.workload_field}}]
@@ -314,11 +315,9 @@ def _by_count(counts: list[RejectCount]) -> list[RejectCount]:
     return sorted(counts, key=lambda count: (-count.count, count.reason))
 
 
-def _numbers(buckets: list[Json]) -> Json:
+def _numbers(bucket: Json) -> Json:
     """What moves when documents come or go: with the sum, also one that came late while another was deleted."""
-    arrivals = [bucket["arrivals"] for bucket in buckets if bucket["arrivals"]["max"] is not None]
-    return {
-        "count": sum(bucket["doc_count"] for bucket in buckets),
-        "newest": max((int(one["max"]) for one in arrivals), default=None),
-        "sum": sum(float(one["sum"]) for one in arrivals),
-    }
+    arrivals = bucket["arrivals"]
+    if arrivals["max"] is None:
+        return {"count": bucket["doc_count"], "newest": None, "sum": 0}
+    return {"count": bucket["doc_count"], "newest": int(arrivals["max"]), "sum": float(arrivals["sum"])}
